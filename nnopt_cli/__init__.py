@@ -1,0 +1,62 @@
+"""nnopt: make trained PyTorch models smaller, faster or better.
+
+This module is the public API. Names are imported on first use, so that `import nnopt_cli` stays
+light; everything not named here (or in `nnopt_cli.testing`) is private.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nnopt_cli.errors import NnoptError as NnoptError
+    from nnopt_cli.errors import UnreadableError as UnreadableError
+    from nnopt_cli.errors import UsageError as UsageError
+    from nnopt_cli.formats.weight import Array as Array
+    from nnopt_cli.formats.weight import ChunkEdit as ChunkEdit
+    from nnopt_cli.formats.weight import MemoryWeight as MemoryWeight
+    from nnopt_cli.formats.weight import Weight as Weight
+    from nnopt_cli.model.io import load as load
+    from nnopt_cli.model.io import save as save
+    from nnopt_cli.model.model import Model as Model
+    from nnopt_cli.plugin.component import Component as Component
+    from nnopt_cli.plugin.component import option as option
+    from nnopt_cli.plugin.hookspecs import hookimpl as hookimpl
+    from nnopt_cli.plugin.kinds import Criterion as Criterion
+    from nnopt_cli.plugin.kinds import Granularity as Granularity
+    from nnopt_cli.plugin.kinds import Pass as Pass
+    from nnopt_cli.plugin.kinds import Where as Where
+    from nnopt_cli.run import Run as Run
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "NnoptError": "errors",
+    "UnreadableError": "errors",
+    "UsageError": "errors",
+    "Array": "formats.weight",
+    "ChunkEdit": "formats.weight",
+    "MemoryWeight": "formats.weight",
+    "Weight": "formats.weight",
+    "load": "model.io",
+    "save": "model.io",
+    "Model": "model.model",
+    "Component": "plugin.component",
+    "option": "plugin.component",
+    "hookimpl": "plugin.hookspecs",
+    "Criterion": "plugin.kinds",
+    "Granularity": "plugin.kinds",
+    "Pass": "plugin.kinds",
+    "Where": "plugin.kinds",
+    "Run": "run",
+}
+__all__ = [*_HOME, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,1 @@
+"""Subcommands that are not passes, and the one that runs a pass."""

@@ -1,0 +1,1 @@
+"""One module per file format: read lazily and safely, write atomically."""

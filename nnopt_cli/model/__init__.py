@@ -1,0 +1,1 @@
+"""Model, its provenance, and the naming rules of its parameters."""

@@ -1,0 +1,114 @@
+"""Load and save: between files and `Model`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnopt_cli.model.model import Model
+from nnopt_cli.model.provenance import Provenance
+
+if TYPE_CHECKING:
+    from nnopt_cli.formats.tally import Tally
+    from nnopt_cli.run import Run
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a save did.
+
+    Attributes:
+        path: the file or folder written; None when it was only measured (`path=None`).
+        bytes: its size on disk, all files.
+        tallies: per-tensor figures by name (the first name of tied ones), counted while streaming.
+        sha256: content hash of the *input's* weights: sha256 over name, dtype, shape and sha256 of each tensor.
+        notes: what the user should know about how it was written (what was dropped, and why).
+        provenance: the record that went into the file.
+    """
+
+    path: Path | None
+    bytes: int
+    tallies: Mapping[str, Tally]
+    sha256: str
+    notes: tuple[str, ...]
+    provenance: Provenance
+
+
+def load(path: str | Path, *, key: str | None = None) -> Model:
+    """Read a model file or folder lazily and safely; nothing in it is executed.
+
+    Args:
+        path: a checkpoint, safetensors file, or folder of shards.
+        key: which entry of a nested checkpoint holds the state dict, e.g. `ema`, where several do.
+
+    Raises:
+        UnreadableError: it is broken, unsafe or not a model; the message says which and where.
+        UsageError: several entries fit and `key` is not given, or `key` fits none.
+    """
+    from nnopt_cli.formats.read import read
+
+    checkpoint = read(Path(path), key=key)
+    return Model(
+        checkpoint.weights,
+        checkpoint.container,
+        Provenance.from_strings(checkpoint.provenance),
+        checkpoint.notes,
+    )
+
+
+def save(
+    model: Model,
+    path: str | Path | None,
+    *,
+    run: Run | None = None,
+    force: bool = False,
+    results: Mapping[str, Any] | None = None,
+) -> Saved:
+    """Write `model` atomically, in the form that the path's suffix names, else as its input was.
+
+    Args:
+        model: what to write; pending edits are computed while streaming, at constant memory.
+        path: where to; None computes and counts everything and writes nothing.
+        run: threads, progress and device; a default one if left out.
+        force: replace an existing output.
+        results: figures to put into the file's record.
+
+    Raises:
+        NnoptError: the output exists, is the input itself, or the disk is full; nothing half-written is left.
+    """
+    from nnopt_cli import __version__
+    from nnopt_cli.formats.checkpoint import Checkpoint
+    from nnopt_cli.formats.write import write
+    from nnopt_cli.run import Run as NewRun
+
+    run = run or NewRun()
+    final = model.provenance
+
+    def record(tallies: Mapping[str, Tally]) -> dict[str, str]:
+        nonlocal final
+        digest = content_hash(model, tallies)
+        source = {"path": model.path.name, "sha256": digest}
+        inputs = model.provenance.inputs or (source,)
+        final = replace(
+            model.provenance, inputs=inputs, results=dict(results or {}), version=__version__
+        )
+        return final.to_strings()
+
+    checkpoint = Checkpoint(dict(model.weights), model.container)
+    written = write(
+        checkpoint, None if path is None else Path(path), record=record, run=run, force=force
+    )
+    digest = content_hash(model, written.tallies)
+    return Saved(written.path, written.bytes, written.tallies, digest, written.notes, final)
+
+
+def content_hash(model: Model, tallies: Mapping[str, Tally]) -> str:
+    """sha256 over every tensor's name, dtype, shape and own sha256: the same for every container format."""
+    digest = hashlib.sha256()
+    for name in sorted(tallies):
+        weight = model.weights[name]
+        digest.update(f"{name}\t{weight.dtype}\t{list(weight.shape)}\t{tallies[name].sha256}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""The hook, the manager, component base classes, and how options become flags."""

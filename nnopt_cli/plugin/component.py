@@ -1,0 +1,105 @@
+"""`Component`: a method as one small typed class.
+
+A component is a frozen pydantic model. Its fields are its options, its docstring is its help, and
+from that single declaration come flags, recipe keys, validation, JSON schema, docs and record.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationInfo
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, core_schema
+
+
+def option(default: Any = ..., *, help: str, short: str | None = None, metavar: str | None = None, **bounds: Any) -> Any:
+    """One option of a component.
+
+    Args:
+        default: its default; required if left out.
+        help: one sentence for `--help` and the docs.
+        short: a one-letter flag, e.g. `-s`.
+        metavar: what `--help` shows for the value, e.g. `FRACTION`.
+        bounds: pydantic's constraints: `ge`, `gt`, `le`, `lt`, `pattern`, `min_length`, …
+    """
+    extra = {"short": short, "metavar": metavar}
+    return Field(default, description=help, json_schema_extra={k: v for k, v in extra.items() if v}, **bounds)
+
+
+class Component(BaseModel):
+    """What every method is. Extend one of its kinds (`Pass`, `Criterion`, …), not this class.
+
+    Class attributes:
+        name: how it is called on the command line; by default the class name in kebab-case.
+        kind: the kind's name, set by the kind.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False)
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[str] = ""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
+        if kind is not None:  # this class *is* a kind, not a component of one
+            cls.kind = kind
+            cls.name = ""
+        elif "name" not in cls.__dict__:
+            cls.name = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", cls.__name__).lower()
+
+    @classmethod
+    def from_short(cls, text: str) -> Self | None:
+        """Parse a short form of this component (`2:4`, `4x4`), or return None. It must match whole."""
+        return None
+
+    @classmethod
+    def options(cls) -> dict[str, FieldInfo]:
+        """Its options by name."""
+        return dict(cls.model_fields)
+
+    def table(self) -> dict[str, Any]:
+        """As a recipe writes it: the name, and the options that are not at their defaults."""
+        out: dict[str, Any] = {"name": self.name}
+        for key, info in type(self).model_fields.items():
+            value = getattr(self, key)
+            if info.is_required() or value != info.get_default(call_default_factory=True):
+                out[key] = plain(value)
+        return out
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        if cls.__name__ == "Component" or cls.name:
+            return handler(source)
+
+        def resolve(value: Any, info: ValidationInfo) -> Any:
+            if isinstance(value, cls):
+                return value
+            if not info.context or "registry" not in info.context:
+                raise ValueError(f"give a {cls.kind} object, or validate with a registry to use names")
+            return info.context["registry"].build(cls.kind, value)
+
+        return core_schema.with_info_plain_validator_function(resolve, serialization=_AS_TABLE)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        if cls.__name__ == "Component" or cls.name:
+            return dict(handler(schema))
+        return {"type": ["string", "object"], "description": f"a {cls.kind}: NAME, NAME:key=value,… or a table"}
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON-able data: components become tables."""
+    if isinstance(value, Component):
+        return value.table()
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+_AS_TABLE = core_schema.plain_serializer_function_ser_schema(plain)

@@ -1,0 +1,68 @@
+"""The result record: what a command did, as data. The renderings (terminal, JSON) show nothing else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Totals(_Row):
+    """A model's size on the weights rung. `compressed` is an estimate from a sample."""
+
+    parameters: int  # elements of floating tensors, tied ones counted once
+    nonzeros: int  # of those
+    prunable: int = 0  # of those, what the pass's rule lets it prune
+    prunable_zeros: int = 0
+    bytes: int  # on disk, all files
+    compressed: int | None = None  # bytes after deflate, estimated
+
+
+class TensorRow(_Row):
+    """One tensor before and after."""
+
+    name: str
+    dtype: str
+    shape: list[int]
+    prunable: bool
+    reason: str = ""  # why it is not prunable
+    zeros_before: int
+    zeros_after: int
+    changed: bool = False
+    tied_to: str | None = None  # the first of its names, if this is a later one
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        out = 1
+        for size in self.shape:
+            out *= size
+        return out
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of its elements that are zero after the pass."""
+        return self.zeros_after / self.numel if self.numel else 0.0
+
+
+class Record(_Row):
+    """One command's result."""
+
+    command: str  # the pass's name
+    options: dict[str, Any]  # the pass as a recipe table
+    inputs: list[dict[str, Any]]  # path, format, bytes, sha256 of the weights
+    output: str | None  # None after --dry-run
+    dry_run: bool = False
+    before: Totals
+    after: Totals
+    tensors: list[TensorRow]
+    notes: list[str]
+    facts: dict[str, Any] = {}
+    seconds: float
+    peak_bytes: int  # of resident memory, whole process
+    device: str
+    version: str

@@ -1,0 +1,77 @@
+"""`Run`: the explicit state of one invocation, handed down; there are no globals."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Ticker(Protocol):
+    """Told how many bytes of work are done; thread-safe."""
+
+    def __call__(self, done: int) -> None: ...
+
+
+def usable_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _quiet_console() -> Console:
+    from rich.console import Console
+
+    return Console(stderr=True, quiet=True)
+
+
+@dataclass
+class Run:
+    """State of one invocation: where it computes, what it says, what it noted.
+
+    Attributes:
+        device: `cpu`, `cuda`, `cuda:N` or `mps`.
+        seed: seed of everything random.
+        threads: threads for chunked work on the CPU.
+        console: where messages and progress go (stderr); tables of the summary are not a pass's business.
+        verbose: 0 normal, 1 `-v`, 2 `-vv`, -1 `-q`.
+        notes: sentences for the summary, in order.
+        facts: figures for the summary and the record, JSON-able, by name.
+    """
+
+    device: str = "cpu"
+    seed: int = 0
+    threads: int = field(default_factory=lambda: min(usable_cores(), 8))
+    console: Console = field(default_factory=_quiet_console)
+    verbose: int = 0
+    notes: list[str] = field(default_factory=list)
+    facts: dict[str, object] = field(default_factory=dict)
+
+    def note(self, sentence: str) -> None:
+        """Say something in the summary and the record, e.g. what was left out and why."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
+
+    @contextmanager
+    def progress(self, label: str, total_bytes: int) -> Iterator[Ticker]:
+        """A progress bar over `total_bytes`, drawn only on a terminal and only for longer work."""
+        from threading import Lock
+
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+        small = total_bytes < 1 << 28  # under a second: a bar would only flicker
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+        hidden = small or self.verbose < 0 or not self.console.is_terminal
+        with Progress(*columns, console=self.console, transient=True, disable=hidden) as bar:
+            task = bar.add_task(label, total=total_bytes)
+            lock = Lock()
+
+            def tick(done: int) -> None:
+                with lock:
+                    bar.advance(task, done)
+
+            yield (lambda done: None) if hidden else tick

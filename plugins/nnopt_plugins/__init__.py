@@ -1,0 +1,1 @@
+"""The built-in methods, loaded through the same entry points as anyone else's."""

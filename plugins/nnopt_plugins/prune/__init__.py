@@ -1,0 +1,16 @@
+"""Pruning: the `prune` pass, its criteria and its granularities."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nnopt_cli import hookimpl
+
+if TYPE_CHECKING:
+    from nnopt_cli import Component
+
+
+@hookimpl
+def nnopt_components() -> list[type[Component]]:
+    """What this plugin provides."""
+    return []
