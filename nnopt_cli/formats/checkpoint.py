@@ -35,7 +35,8 @@ class Container:
         metadata: string metadata of the file other than nnopt's own.
         shards: for a sharded checkpoint, tensor name -> the shard's file name.
         companions: for a folder, other files that belong to the model (configuration, tokenizer).
-        rebuilt: True where the file held objects and only their tensors were taken (the output is a plain state dict).
+        rebuilt: True where the file held objects and only their tensors were taken; the output is then
+            a plain state dict.
     """
 
     path: Path

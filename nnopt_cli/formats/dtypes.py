@@ -56,7 +56,7 @@ _ALL = (
     DType("uint16", 2, "int", "<u2", "U16"),
     DType("uint32", 4, "int", "<u4", "U32"),
     DType("uint64", 8, "int", "<u8", "U64"),
-    DType("bool", 1, "bool", "|u1", "BOOL", "BoolStorage"),  # u1: a hostile file may hold bytes other than 0/1
+    DType("bool", 1, "bool", "|u1", "BOOL", "BoolStorage"),  # u1: a file may hold other bytes than 0 and 1
     DType("complex32", 4, "complex", "<u4"),
     DType("complex64", 8, "complex", "<c8", "C64", "ComplexFloatStorage"),
     DType("complex128", 16, "complex", "<c16", None, "ComplexDoubleStorage"),

@@ -21,7 +21,7 @@ from nnopt_cli.errors import NnoptError, UnreadableError
 from nnopt_cli.formats.dtypes import DType
 
 if TYPE_CHECKING:
-    import torch
+    import torch as th
 
 Array = npt.NDArray[Any]
 Tap = Callable[[Array], object]  # sees the words of the input file, before any edit, in order
@@ -109,7 +109,7 @@ class Weight(ABC):
             self.read_into(out[start : start + count], start)
         return out.reshape(self.shape)
 
-    def torch(self) -> torch.Tensor:
+    def torch(self) -> th.Tensor:
         """The whole tensor as a torch tensor on the CPU, in memory of its own."""
         import torch
 
@@ -121,7 +121,7 @@ class Weight(ABC):
         """The same weight with `edit` applied whenever it is read. Nothing is computed now."""
         return EditedWeight(self, edit)
 
-    def mapped(self, fn: Callable[[str, torch.Tensor], torch.Tensor]) -> Weight:
+    def mapped(self, fn: Callable[[str, th.Tensor], th.Tensor]) -> Weight:
         """The same weight with `fn(name, tensor)` in its place, computed when it is read."""
         return MappedWeight(self, fn)
 
@@ -164,15 +164,13 @@ class InputFile:
 class FileWeight(Weight):
     """A tensor whose elements lie in a row in a file, row-major, little-endian."""
 
-    def __init__(
-        self, name: str, dtype: DType, shape: tuple[int, ...], file: InputFile, offset: int
-    ) -> None:
+    def __init__(self, name: str, dtype: DType, shape: tuple[int, ...], file: InputFile, offset: int) -> None:
         super().__init__(name, dtype, shape)
         self.file = file
         self.offset = offset
 
     def read_into(self, out: Array, start: int, tap: Tap | None = None) -> None:
-        self.file.read_into(memoryview(out).cast("B"), self.offset + start * self.dtype.itemsize)
+        self.file.read_into(out.data.cast("B"), self.offset + start * self.dtype.itemsize)
         if tap is not None:
             tap(out)
 
@@ -185,16 +183,18 @@ class MemoryWeight(Weight):
         self._flat = np.ascontiguousarray(words).reshape(-1)
 
     @classmethod
-    def of(cls, name: str, tensor: torch.Tensor | Array) -> MemoryWeight:
+    def of(cls, name: str, tensor: th.Tensor | Array) -> MemoryWeight:
         """Wrap a torch tensor or a numpy array; shares its memory where it is contiguous on the CPU."""
         from nnopt_cli.formats.dtypes import dtype_named
 
         if isinstance(tensor, np.ndarray):
             dtype = dtype_named(tensor.dtype.name)
             return cls(name, dtype, tensor.view(dtype.word))
+        import torch
+
         dtype = dtype_named(str(tensor.dtype).removeprefix("torch."))
         flat = tensor.detach().cpu().contiguous().reshape(-1)
-        raw = flat.view(__import__("torch").uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+        raw = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
         return cls(name, dtype, raw.view(dtype.word).reshape(tuple(tensor.shape)))
 
     def view(self, start: int, count: int) -> Array | None:
@@ -230,7 +230,7 @@ class EditedWeight(Weight):
 class MappedWeight(Weight):
     """A weight replaced by a function of the whole tensor; one chunk, so one tensor in memory."""
 
-    def __init__(self, parent: Weight, fn: Callable[[str, torch.Tensor], torch.Tensor]) -> None:
+    def __init__(self, parent: Weight, fn: Callable[[str, th.Tensor], th.Tensor]) -> None:
         super().__init__(parent.name, parent.dtype, parent.shape)
         self._parent = parent
         self._fn = fn

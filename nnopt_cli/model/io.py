@@ -24,7 +24,7 @@ class Saved:
         path: the file or folder written; None when it was only measured (`path=None`).
         bytes: its size on disk, all files.
         tallies: per-tensor figures by name (the first name of tied ones), counted while streaming.
-        sha256: content hash of the *input's* weights: sha256 over name, dtype, shape and sha256 of each tensor.
+        sha256: content hash of the *input's* weights (see `content_hash`).
         notes: what the user should know about how it was written (what was dropped, and why).
         provenance: the record that went into the file.
     """
@@ -92,15 +92,11 @@ def save(
         digest = content_hash(model, tallies)
         source = {"path": model.path.name, "sha256": digest}
         inputs = model.provenance.inputs or (source,)
-        final = replace(
-            model.provenance, inputs=inputs, results=dict(results or {}), version=__version__
-        )
+        final = replace(model.provenance, inputs=inputs, results=dict(results or {}), version=__version__)
         return final.to_strings()
 
     checkpoint = Checkpoint(dict(model.weights), model.container)
-    written = write(
-        checkpoint, None if path is None else Path(path), record=record, run=run, force=force
-    )
+    written = write(checkpoint, None if path is None else Path(path), record=record, run=run, force=force)
     digest = content_hash(model, written.tallies)
     return Saved(written.path, written.bytes, written.tallies, digest, written.notes, final)
 

@@ -41,7 +41,7 @@ class Model:
 
     def unique(self) -> dict[str, Weight]:
         """The weights without the second and later names of tied ones."""
-        first = {id(weight): name for name, weight in reversed(self.weights.items())}
+        first = {id(weight): name for name, weight in reversed(list(self.weights.items()))}
         return {name: weight for name, weight in self.weights.items() if first[id(weight)] == name}
 
     def names_of(self, weight: Weight) -> list[str]:

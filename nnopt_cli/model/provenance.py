@@ -45,6 +45,7 @@ class Provenance:
         """Read back; a record that is missing or not understood gives an empty one (it is untrusted)."""
         try:
             body = json.loads(strings[KEY])
-            return cls(tuple(body["steps"]), tuple(body["inputs"]), dict(body["results"]), str(body["version"]))
+            steps, inputs = tuple(body["steps"]), tuple(body["inputs"])
+            return cls(steps, inputs, dict(body["results"]), str(body["version"]))
         except (KeyError, ValueError, TypeError, RecursionError):
             return cls()

@@ -14,7 +14,9 @@ from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
 
-def option(default: Any = ..., *, help: str, short: str | None = None, metavar: str | None = None, **bounds: Any) -> Any:
+def option(
+    default: Any = ..., *, help: str, short: str | None = None, metavar: str | None = None, **bounds: Any
+) -> Any:
     """One option of a component.
 
     Args:
@@ -36,13 +38,13 @@ class Component(BaseModel):
         kind: the kind's name, set by the kind.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True, validate_default=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
 
     name: ClassVar[str] = ""
     kind: ClassVar[str] = ""
 
-    @classmethod
-    def __pydantic_init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
         if kind is not None:  # this class *is* a kind, not a component of one
             cls.kind = kind
             cls.name = ""
@@ -86,7 +88,7 @@ class Component(BaseModel):
     def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         if cls.__name__ == "Component" or cls.name:
             return dict(handler(schema))
-        return {"type": ["string", "object"], "description": f"a {cls.kind}: NAME, NAME:key=value,… or a table"}
+        return {"type": ["string", "object"], "description": f"{cls.kind}: NAME, NAME:key=value,… or a table"}
 
 
 def plain(value: Any) -> Any:

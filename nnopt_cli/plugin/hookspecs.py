@@ -1,4 +1,4 @@
-"""The one hook of nnopt. A plugin is a module, named by an entry point of group `nnopt`, that implements it."""
+"""The one hook of nnopt. A plugin is a module that implements it, named by a `nnopt` entry point."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ class Hooks:
 
     @hookspec
     def nnopt_components(self) -> list[type[Component]]:  # type: ignore[empty-body]
-        """Return the component classes that the plugin provides. Import heavy libraries in their methods, not here."""
+        """Return the plugin's component classes. Import heavy libraries in their methods, not here."""

@@ -19,7 +19,7 @@ class Pass(Component, kind="pass"):
 
     @abstractmethod
     def run(self, model: Model, run: Run) -> Model:
-        """Return the changed model. Say what matters with `run.note(...)`; write no file and print nothing."""
+        """Return the changed model; say what matters with `run.note(...)`, write no file, print nothing."""
 
 
 @dataclass(frozen=True, slots=True)
