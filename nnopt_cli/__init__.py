@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nnopt_cli.model.model import Model as Model
     from nnopt_cli.plugin.component import Component as Component
     from nnopt_cli.plugin.component import option as option
+    from nnopt_cli.plugin.filter import TensorFilter as TensorFilter
     from nnopt_cli.plugin.hookspecs import hookimpl as hookimpl
     from nnopt_cli.plugin.kinds import Criterion as Criterion
     from nnopt_cli.plugin.kinds import Granularity as Granularity
@@ -44,6 +45,7 @@ _HOME = {
     "Model": "model.model",
     "Component": "plugin.component",
     "option": "plugin.component",
+    "TensorFilter": "plugin.filter",
     "hookimpl": "plugin.hookspecs",
     "Criterion": "plugin.kinds",
     "Granularity": "plugin.kinds",

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from nnopt_cli.model.naming import Selection
+
 
 class Ticker(Protocol):
     """Told how many bytes of work are done; thread-safe."""
@@ -41,6 +43,7 @@ class Run:
         verbose: 0 normal, 1 `-v`, 2 `-vv`, -1 `-q`.
         notes: sentences for the summary, in order.
         facts: figures for the summary and the record, JSON-able, by name.
+        selection: which tensors the pass worked on, set by a pass that chooses some.
     """
 
     device: str = "cpu"
@@ -50,6 +53,7 @@ class Run:
     verbose: int = 0
     notes: list[str] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
+    selection: Selection | None = None
 
     def note(self, sentence: str) -> None:
         """Say something in the summary and the record, e.g. what was left out and why."""
