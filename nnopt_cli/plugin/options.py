@@ -1,0 +1,81 @@
+"""Options that many commands share. Each is one model, composed into commands and never repeated."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from nnopt_cli.plugin.component import option
+
+
+class Options(BaseModel):
+    """A group of flags. Fields are declared with `option(...)`; a trailing `_` in a name is dropped."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    panel: ClassVar[str] = "Options"  # the box of `--help` that they stand in
+
+
+class ReadOptions(Options):
+    """How the model file is read."""
+
+    panel = "Files"
+
+    key: str | None = option(
+        None, help="Which entry of a nested checkpoint holds the weights, where several do.", metavar="NAME"
+    )
+
+
+class OutputOptions(Options):
+    """What is written, and where."""
+
+    panel = "Files"
+
+    output: Path | None = option(
+        None,
+        help="Where to write; the suffix picks the format. By default beside the input.",
+        short="-o",
+        metavar="PATH",
+    )
+    force: bool = option(False, help="Replace the output if it exists.")
+    dry_run: bool = option(False, help="Compute and report everything, write nothing.")
+
+
+class ComputeOptions(Options):
+    """What it is computed with."""
+
+    panel = "General"
+
+    device: str = option(
+        "auto",
+        help="auto, cpu, cuda, cuda:N or mps. On bare weights auto is the CPU: reading is what takes time.",
+        metavar="DEVICE",
+        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
+    )
+    seed: int = option(0, help="Seed of everything random.", ge=0, lt=2**63)
+    threads: int | None = option(None, help="Threads on the CPU; by default one per core, at most 8.", ge=1)
+
+
+class CommonOptions(Options):
+    """What every command understands."""
+
+    panel = "General"
+
+    json_: bool = option(False, help="Print one JSON document instead of a summary.")
+    verbose: int = Field(
+        0,
+        description="Say more; -vv also shows the traceback of an error.",
+        json_schema_extra={"short": "-v", "count": True},
+    )
+    quiet: bool = option(False, help="Say nothing but the result and errors.", short="-q")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.verbose and self.quiet:
+            raise ValueError("-v and -q contradict each other")
+        return self
+
+
+SHARED: tuple[type[Options], ...] = (ReadOptions, OutputOptions, ComputeOptions, CommonOptions)
