@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -12,14 +13,23 @@ class _Row(BaseModel):
 
 
 class Totals(_Row):
-    """A model's size on the weights rung. `compressed` is an estimate from a sample."""
+    """A model's size on the weights rung; tied tensors are counted once."""
 
-    parameters: int  # elements of floating tensors, tied ones counted once
+    parameters: int  # elements of floating tensors, without the running statistics of batch norms
     nonzeros: int  # of those
     prunable: int = 0  # of those, what the pass's rule lets it prune
     prunable_zeros: int = 0
     bytes: int  # on disk, all files
-    compressed: int | None = None  # bytes after deflate, estimated
+    compressed: int | None = None  # bytes of the tensors' data after deflate, estimated from a sample
+
+
+class Input(_Row):
+    """One model that was read."""
+
+    path: str
+    format: str
+    bytes: int  # on disk, all files
+    sha256: str  # of its weights, the same for every container format
 
 
 class TensorRow(_Row):
@@ -38,10 +48,7 @@ class TensorRow(_Row):
     @property
     def numel(self) -> int:
         """Number of elements."""
-        out = 1
-        for size in self.shape:
-            out *= size
-        return out
+        return math.prod(self.shape)
 
     @property
     def sparsity(self) -> float:
@@ -54,11 +61,12 @@ class Record(_Row):
 
     command: str  # the pass's name
     options: dict[str, Any]  # the pass as a recipe table
-    inputs: list[dict[str, Any]]  # path, format, bytes, sha256 of the weights
+    inputs: list[Input]
     output: str | None  # None after --dry-run
     dry_run: bool = False
     before: Totals
     after: Totals
+    rule: str  # how it was decided which weights are prunable
     tensors: list[TensorRow]
     notes: list[str]
     facts: dict[str, Any] = {}

@@ -1,0 +1,209 @@
+"""The summary of a pass on a terminal."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from nnopt_cli.report import numbers
+from nnopt_cli.report.page import Page
+from nnopt_cli.report.table import Column
+from nnopt_cli.report.text import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.text import Text
+
+    from nnopt_cli.report.record import Record, TensorRow
+
+EXTREMES = 5  # sparsest and densest tensors that are shown
+KINDS_SHOWN = 4  # kinds of tensor named per reason
+ZEROS = (
+    "Zeros by themselves make no dense file smaller and no dense kernel faster. The file compresses "
+    "better (zip, zstd), and 2:4 sparsity can run on the sparse kernels of recent NVIDIA GPUs; what "
+    "makes a dense model smaller and faster is to remove whole channels."
+)
+
+
+def render(record: Record, console: Console, verbose: int = 0) -> None:
+    """Show `record` on `console`.
+
+    Args:
+        record: what to show; nothing else is looked at.
+        console: stdout's; its width, colours and encoding are respected.
+        verbose: -1 shows only the path written, 1 every tensor.
+    """
+    page = Page(console)
+    if verbose < 0:
+        if record.output is not None:
+            page.line(record.output)
+        return
+    _title(page, record)
+    _sizes(page, record)
+    _layers(page, record, everything=verbose > 0)
+    _left_out(page, record)
+    if record.notes:
+        page.heading("Notes")
+        for note in record.notes:
+            page.prose(note, bullet=True)
+    page.gap()
+    if record.after.nonzeros < record.before.nonzeros:
+        page.prose(ZEROS, "dim")
+        page.gap()
+    _ending(page, record)
+
+
+def settings(options: Mapping[str, Any]) -> list[str]:
+    """A pass's options as one reads them: `sparsity 0.5`, `granularity 2:4`, `criterion random`."""
+    shown = []
+    for key, value in options.items():
+        if key in ("name", "pass") or value in (None, False, [], {}):
+            continue
+        label = key.replace("_", " ")
+        shown.append(label if value is True else f"{label} {_value(value)}")
+    return shown
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, Mapping):
+        inner = ",".join(f"{key}={_value(item)}" for key, item in value.items() if key != "name")
+        name = str(value.get("name", ""))
+        return f"{name}:{inner}" if name and inner else name or inner
+    if isinstance(value, (list, tuple)):
+        return ", ".join(_value(item) for item in value)
+    return str(value)
+
+
+def _title(page: Page, record: Record) -> None:
+    names = " + ".join(PurePath(source.path).name or source.path for source in record.inputs)
+    page.line(page.text(record.command, "bold"), " ", page.text(names, "bold cyan"))
+    page.prose(page.joined(settings(record.options)) or "default settings", "dim")
+    page.gap()
+
+
+def _sizes(page: Page, record: Record) -> None:
+    before, after = record.before, record.after
+    rows: list[tuple[str | Text, ...]] = [
+        _counted("parameters", before.parameters, after.parameters),
+        _counted("non-zeros", before.nonzeros, after.nonzeros),
+        (
+            "sparsity of prunable weights",
+            numbers.percent(numbers.ratio(before.prunable_zeros, before.prunable)),
+            page.text(numbers.percent(numbers.ratio(after.prunable_zeros, after.prunable)), "bold"),
+            f"of {numbers.count(after.prunable)}",
+        ),
+        (
+            "sparsity of the whole model",
+            numbers.percent(
+                1 - numbers.ratio(before.nonzeros, before.parameters) if before.parameters else 0.0
+            ),
+            numbers.percent(1 - numbers.ratio(after.nonzeros, after.parameters) if after.parameters else 0.0),
+            "",
+        ),
+        _sized("bytes on disk", before.bytes, after.bytes),
+    ]
+    if before.compressed is not None and after.compressed is not None:
+        rows.append(_sized("weights compressed (est.)", before.compressed, after.compressed))
+    columns = (
+        Column(align="left"),
+        Column("before"),
+        Column("after"),
+        Column(align="left", style="dim", drop=1),
+    )
+    page.table(columns, rows)
+
+
+def _counted(label: str, before: int, after: int) -> tuple[str, str, str, str]:
+    return label, numbers.count(before), numbers.count(after), numbers.change(before, after)
+
+
+def _sized(label: str, before: int, after: int) -> tuple[str, str, str, str]:
+    return label, numbers.size(before), numbers.size(after), numbers.change(before, after)
+
+
+def _layers(page: Page, record: Record, *, everything: bool) -> None:
+    rows = [row for row in record.tensors if row.prunable and row.tied_to is None and row.numel]
+    rows.sort(key=lambda row: -row.sparsity)
+    if not rows or not any(row.zeros_after for row in rows):
+        return
+    name, figures = (
+        Column("layer", align="left", flexible=True),
+        (
+            Column("sparsity"),
+            Column(align="left", drop=2),
+            Column("weights", drop=1),
+            Column("shape", align="left", style="dim", drop=3),
+        ),
+    )
+    shown = [_layer(page, row) for row in rows]
+    if everything or len(rows) <= 2 * EXTREMES:
+        page.heading("Layers", "sparsest first")
+        page.table((name, *figures), shown)
+        return
+    if rows[0].sparsity - rows[-1].sparsity < 5e-4:
+        page.heading("Layers", f"each of the {len(rows)} has {numbers.percent(rows[0].sparsity)} zeros")
+        return
+    page.heading("Layers", f"the {EXTREMES} sparsest and the {EXTREMES} densest of {len(rows)}")
+    between = ("", page.text(page.glyphs.ellipsis, "dim"), "", "", "", "")
+    labelled = [("sparsest" if i == 0 else "", *row) for i, row in enumerate(shown[:EXTREMES])]
+    labelled.append(between)
+    labelled += [("densest" if i == 0 else "", *row) for i, row in enumerate(shown[-EXTREMES:])]
+    page.table((Column(align="left", style="dim", drop=4), name, *figures), labelled)
+
+
+def _layer(page: Page, row: TensorRow) -> tuple[Any, ...]:
+    share = numbers.percent(row.sparsity)
+    return row.name, share, page.bar(row.sparsity), numbers.count(row.numel), page.shape(row.shape)
+
+
+def _left_out(page: Page, record: Record) -> None:
+    groups: dict[str, list[TensorRow]] = {}
+    for row in record.tensors:
+        if not row.prunable and row.tied_to is None:
+            groups.setdefault(row.reason or "not chosen", []).append(row)
+    if not groups:
+        return
+    page.heading("Left out")
+    columns = (
+        Column("tensors"),
+        Column("values"),
+        Column("why", align="left"),
+        Column("which", align="left", style="dim", flexible=True, cut="end", drop=1),
+    )
+    page.table(
+        columns,
+        [
+            (
+                numbers.count(len(rows)),
+                numbers.count(sum(row.numel for row in rows)),
+                reason,
+                kinds([row.name for row in rows], page.glyphs.times),
+            )
+            for reason, rows in sorted(groups.items(), key=lambda item: -len(item[1]))
+        ],
+    )
+    page.prose(record.rule, "dim")
+
+
+def kinds(names: Sequence[str], times: str = "x") -> str:
+    """What a group of tensors is: its one name, or `bias x20, weight x19, …` by last name component."""
+    if len(names) == 1:
+        return names[0]
+    found = Counter(name.rpartition(".")[2] for name in names).most_common()
+    shown = [f"{leaf} {times}{count}" for leaf, count in found[:KINDS_SHOWN]]
+    return ", ".join(shown + ([f"{len(found) - KINDS_SHOWN} more kinds"] if len(found) > KINDS_SHOWN else []))
+
+
+def _ending(page: Page, record: Record) -> None:
+    spent = (
+        numbers.seconds(record.seconds),
+        f"{numbers.size(record.peak_bytes)} peak memory",
+        printable(record.device),
+    )
+    page.line(page.text(page.joined(spent), "dim"))
+    if record.output is None:
+        page.line(page.text("Nothing was written", "bold"), " (--dry-run)." if record.dry_run else ".")
+    else:
+        page.line("Wrote ", page.text(record.output, "bold green"))
