@@ -1,0 +1,77 @@
+"""The values that a pickle becomes here: data, and descriptions of objects that are never made.
+
+A tree (`Container.tree`) consists of None, bool, int, float, complex, str, bytes, list, tuple, dict, set,
+frozenset and `Leaf` (a tensor), and of the classes below. Values may be shared and may contain themselves,
+so every walk over a tree remembers where it has been, by `id`.
+
+What is read as what: `collections.OrderedDict` -> `Ordered`; `defaultdict` and `Counter` -> `dict`; numpy
+scalars -> Python numbers; dtypes, memory formats and other names of torch -> `Global`; `torch.Size`,
+`torch.device` and `torch.layout` -> `Call`; every object of any other class -> `Placeholder`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Global:
+    """A name that the pickle refers to, e.g. `torch` `float32`. It is never looked up."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A value that is written back as a call of a harmless constructor, e.g. `torch.Size((2, 3))`."""
+
+    function: Global
+    args: tuple[Any, ...]
+
+
+class Ordered(dict[Any, Any]):
+    """A `collections.OrderedDict`, with the attributes that were set on it (`_metadata`)."""
+
+    __slots__ = ("attributes",)
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.attributes: dict[str, Any] = {}
+
+
+class Placeholder:
+    """An object of a class that is not among the harmless ones: what was said about it, nothing more.
+
+    It compares and hashes by identity, and is never written back.
+
+    Attributes:
+        cls: what the pickle would have called to make it.
+        args: the arguments of that call.
+        state: what the pickle would have given to `__setstate__` or put into `__dict__`.
+        items: what would have been appended or set: a list of values or of (key, value) pairs.
+    """
+
+    __slots__ = ("args", "cls", "items", "state")
+
+    def __init__(self, cls: Any, args: tuple[Any, ...] = ()) -> None:
+        self.cls = cls
+        self.args = args
+        self.state: Any = None
+        self.items: list[Any] | None = None
+
+    def attribute(self, name: str) -> Any:
+        """The attribute `name` as the state would have set it, or None."""
+        state = self.state
+        if isinstance(state, tuple) and len(state) == 2:  # (__dict__, slots)
+            parts = [part for part in state if isinstance(part, dict)]
+        else:
+            parts = [state] if isinstance(state, dict) else []
+        return next((part[name] for part in parts if name in part), None)
+
+    def __repr__(self) -> str:
+        return f"Placeholder({self.cls})"
