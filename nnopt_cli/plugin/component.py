@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, Validat
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, core_schema
 
+from nnopt_cli.plugin.spec import write
+
 
 def option(
     default: Any = ..., *, help: str, short: str | None = None, metavar: str | None = None, **bounds: Any
@@ -67,8 +69,12 @@ class Component(BaseModel):
         for key, info in type(self).model_fields.items():
             value = getattr(self, key)
             if info.is_required() or value != info.get_default(call_default_factory=True):
-                out[key] = plain(value)
+                out[key.rstrip("_")] = plain(value)
         return out
+
+    def spec(self) -> str:
+        """As the command line writes it: `name:key=value,…`. A component with a short form may return that."""
+        return write(self.table())
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -80,7 +86,8 @@ class Component(BaseModel):
                 return value
             if not info.context or "registry" not in info.context:
                 raise ValueError(f"give a {cls.kind} object, or validate with a registry to use names")
-            return info.context["registry"].build(cls.kind, value)
+            allow_code = bool(info.context.get("allow_code"))
+            return info.context["registry"].build(cls.kind, value, allow_code=allow_code)
 
         return core_schema.with_info_plain_validator_function(resolve, serialization=_AS_TABLE)
 

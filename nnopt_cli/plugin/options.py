@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import ClassVar, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from nnopt_cli.plugin.component import option
 
@@ -52,10 +53,16 @@ class ComputeOptions(Options):
         "auto",
         help="auto, cpu, cuda, cuda:N or mps. On bare weights auto is the CPU: reading is what takes time.",
         metavar="DEVICE",
-        pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$",
     )
     seed: int = option(0, help="Seed of everything random.", ge=0, lt=2**63)
     threads: int | None = option(None, help="Threads on the CPU; by default one per core, at most 8.", ge=1)
+
+    @field_validator("device")
+    @classmethod
+    def _known(cls, device: str) -> str:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", device):
+            raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
+        return device
 
 
 class CommonOptions(Options):

@@ -1,0 +1,67 @@
+"""pydantic's validation errors in the words of the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from nnopt_cli.errors import UsageError
+from nnopt_cli.model.naming import suggest
+from nnopt_cli.plugin.fields import key_of, limits, shape
+
+
+def explain(error: ValidationError, model: type[BaseModel], *, flags: bool, subject: str = "") -> UsageError:
+    """The same error as a usage error that names each option and what it may be.
+
+    Args:
+        error: what validating `model` raised.
+        model: the options' class.
+        flags: whether the options were given as flags (`--lr`) or as keys (`lr`).
+        subject: what the keys belong to, e.g. `optimizer 'sgd'`; begins the message.
+    """
+    parts, hints = [], []
+    for detail in error.errors(include_url=False):
+        message, hint = _one(detail, model, flags)
+        parts.append(message)
+        if hint and hint not in hints:
+            hints.append(hint)
+    message = "; ".join(dict.fromkeys(parts))
+    return UsageError(f"{subject}: {message}" if subject else message, " ".join(hints) or None)
+
+
+def _one(detail: Mapping[str, Any], model: type[BaseModel], flags: bool) -> tuple[str, str]:
+    location, kind, value = detail["loc"], detail["type"], detail.get("input")
+    if not location:
+        return _said(detail), ""
+    field = str(location[0])
+    label = f"--{key_of(field)}" if flags else key_of(field).replace("-", "_")
+    info = model.model_fields.get(field)
+    if info is None:
+        return unknown_option(field, model)
+    if kind == "missing":
+        return f"{label} is required", info.description or ""
+    shown = repr(value) if isinstance(value, str) else str(value)
+    choices = shape(info).choices
+    if choices and kind in ("literal_error", "enum"):
+        return f"{label} {shown}: must be one of {', '.join(choices)}", suggest(str(value), choices)
+    allowed = limits(info)
+    beside = f" (allowed: {allowed})" if allowed and kind != "value_error" else ""
+    return f"{label} {shown}: {_said(detail)}{beside}", ""
+
+
+def unknown_option(key: str, model: type[BaseModel]) -> tuple[str, str]:
+    """Message and hint for an option that `model` does not have."""
+    known = [key_of(name).replace("-", "_") for name in model.model_fields]
+    close = suggest(key, known)
+    listed = f"Its options: {', '.join(known)}." if known else "It has no options."
+    return f"there is no option {key!r}", " ".join(filter(None, (close, listed)))
+
+
+def _said(detail: Mapping[str, Any]) -> str:
+    raised = detail.get("ctx", {}).get("error")
+    if raised is not None:
+        return str(raised)
+    message = str(detail["msg"]).replace("Input should be", "must be")
+    return message.partition(", unable to")[0]

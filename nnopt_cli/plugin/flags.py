@@ -1,0 +1,130 @@
+"""Typed options to command-line flags and back.
+
+The fields of a pydantic model become Typer parameters; the strings that the user typed go to
+pydantic as they are, so that an option is validated in one place whatever way it came.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+from rich.markup import escape
+
+from nnopt_cli.errors import UsageError
+from nnopt_cli.plugin.explain import explain
+from nnopt_cli.plugin.fields import Shape, default_text, extra, key_of, limits, metavar, shape
+from nnopt_cli.plugin.filter import TensorFilter
+from nnopt_cli.plugin.options import SHARED, Options
+
+if TYPE_CHECKING:
+    from nnopt_cli.plugin.registry import Registry
+
+M = TypeVar("M", bound=BaseModel)
+
+# Taken on every command, now or by a part of nnopt that is to come.
+_GLOBAL = {"help", "version", "no-plugin", "install-completion", "show-completion"}
+_PLANNED = {"dtype", "report", "trust-file", "arch", "arch-arg", "input"}
+_FILTER = {key_of(name) for name in TensorFilter.model_fields}
+
+
+def reserved() -> frozenset[str]:
+    """Flags that no component may take, without dashes; one-letter ones too."""
+    taken = _GLOBAL | _PLANNED | _FILTER
+    for model in SHARED:
+        for name, info in model.model_fields.items():
+            taken |= {key_of(name), f"no-{key_of(name)}"}
+            taken |= {str(extra(info)["short"]).lstrip("-")} if "short" in extra(info) else set()
+    return frozenset(taken)
+
+
+def clashes(model: type[BaseModel]) -> list[str]:
+    """The flags that `model` would add and that are taken, as `--flag`; twice-used ones too."""
+    allowed = {name: TensorFilter.model_fields[name] for name in TensorFilter.model_fields}
+    seen = set(reserved())
+    found = []
+    for name, info in model.model_fields.items():
+        if issubclass(model, TensorFilter) and name in allowed and _same(info, allowed[name]):
+            continue
+        own = [key_of(name)] + [f"no-{key_of(name)}"] * (shape(info).form == "switch")
+        own += [str(extra(info)["short"]).lstrip("-")] if "short" in extra(info) else []
+        found += [f"-{flag}" if len(flag) == 1 else f"--{flag}" for flag in own if flag in seen]
+        seen.update(own)
+    return found
+
+
+def _same(one: FieldInfo, other: FieldInfo) -> bool:
+    return one.annotation == other.annotation and one.description == other.description
+
+
+def parameters(model: type[BaseModel], registry: Registry) -> list[inspect.Parameter]:
+    """One keyword parameter per field of `model`, as Typer reads them from a signature."""
+    return [_parameter(model, name, info, registry) for name, info in model.model_fields.items()]
+
+
+def _parameter(model: type[BaseModel], name: str, info: FieldInfo, registry: Registry) -> inspect.Parameter:
+    seen = shape(info)
+    long, short = f"--{key_of(name)}", extra(info).get("short")
+    counted = bool(extra(info).get("count"))
+    pair = seen.form == "switch" and not issubclass(model, Options)  # shared switches have no opposite
+    annotation = int if counted else bool if seen.form == "switch" else list[str] if seen.form == "many" else str
+    described = typer.Option(
+        *([short] if short else []),
+        f"{long}/--no-{key_of(name)}" if pair else long,
+        help=help_text(info, seen, registry),
+        metavar="" if counted else metavar(info),
+        show_default=False,  # stands in the help text, as it would be typed
+        count=counted,
+        rich_help_panel=_panel(model, name),
+    )
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, default=None, annotation=Annotated[annotation, described])
+
+
+def _panel(model: type[BaseModel], name: str) -> str | None:
+    if issubclass(model, TensorFilter) and name in TensorFilter.model_fields:
+        return "Tensors"
+    panel = model.panel if issubclass(model, Options) else "Options"
+    return None if panel == "Options" else panel
+
+
+def help_text(info: FieldInfo, seen: Shape, registry: Registry) -> str:
+    """The sentence of `--help`, then choices, range and default; markup escaped."""
+    aside = []
+    if seen.kind and (names := registry.names(seen.kind)):
+        aside.append("|".join(names))
+    aside += [limits(info)] if limits(info) else []
+    aside += [f"default: {default_text(info)}"] if default_text(info) else []
+    aside += ["required"] if info.is_required() else []
+    aside += ["repeatable"] if seen.form == "many" else []
+    tail = "; ".join(aside)
+    return escape(info.description or "") + (f" [dim]{escape(f'[{tail}]')}[/dim]" if tail else "")
+
+
+def gather(model: type[M], values: Mapping[str, Any], registry: Registry) -> M:
+    """Validate what was typed. Raises UsageError that names the flags."""
+    given: dict[str, Any] = {}
+    for name, info in model.model_fields.items():
+        value = values.get(name)
+        if value is not None and value != []:
+            given[name] = _unpack(f"--{key_of(name)}", value, shape(info))
+    try:
+        return model.model_validate(given, context={"registry": registry, "allow_code": True})
+    except ValidationError as error:
+        raise explain(error, model, flags=True) from None
+
+
+def _unpack(flag: str, value: Any, seen: Shape) -> Any:
+    if seen.form == "row" and isinstance(value, str):
+        return [item.strip() for item in value.split(",")]
+    if seen.form == "json" and isinstance(value, str):
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise UsageError(f"{flag} {value!r}: is not JSON: {error}") from None
+    return value

@@ -1,0 +1,188 @@
+"""Finds the installed plugins and loads each on its own, so that a broken one costs only itself."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+
+import pluggy
+
+from nnopt_cli.errors import NnoptError, UsageError
+from nnopt_cli.model.naming import suggest
+from nnopt_cli.plugin.code import describe
+from nnopt_cli.plugin.component import Component
+from nnopt_cli.plugin.flags import clashes
+from nnopt_cli.plugin.hookspecs import GROUP, Hooks
+from nnopt_cli.plugin.noise import stdout_to_stderr
+from nnopt_cli.plugin.registry import Plugin, Registry
+
+OWN = "nnopt"  # the distribution whose plugins are the built-in ones
+HOOK = "nnopt_components"
+HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pandas", "scipy", "transformers")
+_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which plugins to load.
+
+    Attributes:
+        allowed: names or distributions (`NNOPT_PLUGINS`); None for all. Built-in ones are always allowed.
+        blocked: names or distributions (`--no-plugin`), not even imported.
+        strict: whether a broken plugin is an error (`NNOPT_STRICT_PLUGINS=1`).
+    """
+
+    allowed: frozenset[str] | None = None
+    blocked: frozenset[str] = frozenset()
+    strict: bool = False
+
+    @classmethod
+    def read(cls, environ: Mapping[str, str], blocked: Iterable[str] = ()) -> Wanted:
+        """From the environment and what `--no-plugin` named."""
+        listed = environ.get("NNOPT_PLUGINS")
+        allowed = None if listed is None else frozenset(filter(None, map(str.strip, listed.split(","))))
+        return cls(allowed, frozenset(blocked), environ.get("NNOPT_STRICT_PLUGINS", "0") not in ("", "0"))
+
+
+def load_plugins(wanted: Wanted, commands: Iterable[str] = ()) -> Registry:
+    """Load every installed plugin that is wanted.
+
+    Args:
+        wanted: what to load and what not.
+        commands: names that no pass may take.
+
+    Returns:
+        The components; `registry.plugins` says what became of each plugin, broken ones included.
+
+    Raises:
+        UsageError: `--no-plugin` names one that is not installed.
+    """
+    registry = Registry(commands)
+    found = sorted(entry_points(group=GROUP), key=_order)
+    _check_names(found, wanted.blocked)
+    for entry in found:
+        plugin = _load(entry, wanted)
+        if plugin.state == "loaded":
+            try:
+                registry.add(plugin.components, plugin.name)
+            except NnoptError as error:
+                plugin = plugin.broken(error.message)
+        registry.plugins.append(plugin)
+    known = {name for entry in found for name in (entry.name, _distribution(entry)[0])}
+    for name in sorted((wanted.allowed or frozenset()) - known):
+        absent = Plugin(name, "", "", "", False, "broken", "NNOPT_PLUGINS names it, but it is not installed")
+        registry.plugins.append(absent)
+    return registry
+
+
+def _order(entry: EntryPoint) -> tuple[bool, str, str]:
+    distribution, _ = _distribution(entry)
+    return distribution != OWN, entry.name, distribution
+
+
+def _distribution(entry: EntryPoint) -> tuple[str, str]:
+    return (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
+
+
+def _check_names(found: Iterable[EntryPoint], blocked: Iterable[str]) -> None:
+    known = sorted({name for entry in found for name in (entry.name, _distribution(entry)[0])} - {OWN})
+    for name in blocked:
+        if name not in known:
+            hint = suggest(name, known) or f"Installed: {', '.join(known)}."
+            raise UsageError(f"--no-plugin {name!r}: there is no such plugin", hint)
+
+
+def _load(entry: EntryPoint, wanted: Wanted) -> Plugin:
+    distribution, version = _distribution(entry)
+    names = {entry.name, distribution}
+    plugin = Plugin(entry.name, entry.value, distribution, version, distribution == OWN, "off")
+    if names & wanted.blocked:
+        return replace(plugin, why="left out by --no-plugin")
+    if not plugin.builtin and wanted.allowed is not None and not names & wanted.allowed:
+        return replace(plugin, why="not listed in NNOPT_PLUGINS")
+    before = {name for name in HEAVY if name in sys.modules}
+    start = time.perf_counter()
+    try:
+        with stdout_to_stderr():
+            module = entry.load()
+            components = _components(module, entry.name)
+    except KeyboardInterrupt:
+        raise
+    except NnoptError as error:
+        return plugin.broken(error.message)
+    except BaseException as error:  # also SystemExit: a plugin must not end the program
+        return plugin.broken(describe(error))
+    seconds = time.perf_counter() - start
+    heavy = tuple(name for name in HEAVY if name in sys.modules and (name not in before or _uses(module, name)))
+    return replace(plugin, state="loaded", components=components, heavy=heavy, seconds=seconds)
+
+
+def _uses(module: ModuleType, library: str) -> bool:
+    """Whether a plugin's module holds something of a library that was in memory before it."""
+    package = getattr(module, "__name__", "").partition(".")[0]
+    homes = [home for name, home in sys.modules.items() if name.partition(".")[0] == package]
+    values = (value for home in homes for value in vars(home).values())
+    return any(
+        isinstance(value, ModuleType) and value.__name__.partition(".")[0] == library for value in values
+    )
+
+
+def _components(module: object, name: str) -> tuple[type[Component], ...]:
+    """Ask a plugin for its components. Raises NnoptError that says what is wrong with it."""
+    manager = pluggy.PluginManager(GROUP)  # one for each, so that none sees or spoils another
+    manager.add_hookspecs(Hooks)
+    try:
+        manager.register(module, name)
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        raise NnoptError(f"{' '.join(str(error).split())}; the hook is {HOOK}()") from error
+    if not manager.hook.nnopt_components.get_hookimpls():
+        close = suggest(HOOK, [key for key in dir(module) if key != HOOK])
+        marked = f"is {HOOK} marked with @nnopt_cli.hookimpl?" if hasattr(module, HOOK) else ""
+        raise NnoptError(f"it has no hook {HOOK}(); {marked or close}".rstrip("; "))
+    (answer,) = manager.hook.nnopt_components()
+    if not isinstance(answer, (list, tuple)):
+        raise NnoptError(f"{HOOK}() returned {type(answer).__name__}, not a list of component classes")
+    for cls in answer:
+        if fault := component_fault(cls):
+            raise NnoptError(fault)
+    return tuple(answer)
+
+
+def component_fault(cls: object) -> str | None:
+    """Why `cls` cannot be a component, or None."""
+    if not (inspect.isclass(cls) and issubclass(cls, Component)):
+        return f"{HOOK}() returned {cls!r}, which is not a component class"
+    if not cls.kind or not cls.name:
+        return f"{cls.__name__} is not a component: extend a kind, such as Pass or Criterion"
+    if not _NAME.fullmatch(cls.name):
+        return f"{cls.__name__} is called {cls.name!r}; names are lower-case words joined by dashes"
+    if inspect.isabstract(cls):
+        return f"{cls.__name__} is abstract: it lacks {', '.join(sorted(cls.__abstractmethods__))}"
+    if not cls.__pydantic_complete__ and not cls.model_rebuild(raise_errors=False):
+        return f"{cls.__name__}: the type of an option is not importable when the class is made"
+    if cls.kind == "pass" and (taken := clashes(cls)):
+        return f"{cls.__name__}: {', '.join(taken)} is a flag that all commands share; rename the option"
+    return None
+
+
+def report_broken(registry: Registry, wanted: Wanted) -> None:
+    """One line on stderr for each broken plugin. Raises NnoptError in strict mode."""
+    broken = [plugin for plugin in registry.plugins if plugin.state == "broken"]
+    for plugin in broken:
+        print(f"warning: plugin {plugin.name!r} was left out: {plugin.why}", file=sys.stderr)
+    if broken and wanted.strict:
+        names = ", ".join(plugin.name for plugin in broken)
+        raise NnoptError(f"broken plugins: {names}", "NNOPT_STRICT_PLUGINS makes this an error.")
+
+
+def environment(blocked: Iterable[str] = ()) -> Wanted:
+    """What this process's environment and `--no-plugin` ask for."""
+    return Wanted.read(os.environ, blocked)
