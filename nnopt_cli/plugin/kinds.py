@@ -4,18 +4,26 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from nnopt_cli.plugin.component import Component
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from nnopt_cli.formats.weight import Array
     from nnopt_cli.model.model import Model
     from nnopt_cli.run import Run
 
 
 class Pass(Component, kind="pass"):
-    """Maps a model to a model; becomes a sub-command of its name."""
+    """Maps a model to a model; becomes a sub-command of its name.
+
+    Class attributes:
+        suffix: the word in the output's name, `model.SUFFIX.pt`; by default the pass's name.
+    """
+
+    suffix: ClassVar[str] = ""
 
     @abstractmethod
     def run(self, model: Model, run: Run) -> Model:
@@ -28,7 +36,7 @@ class Where:
 
     Attributes:
         name: the tensor's name.
-        index: its place in the order of the model's tensors.
+        index: its place in the order of the model's tensors, tied ones counted once.
         start: flat index of the first element.
         seed: the run's seed.
     """
@@ -40,21 +48,80 @@ class Where:
 
 
 class Criterion(Component, kind="criterion"):
-    """Says how important each weight is; the least important are pruned first."""
+    """Says how important each weight is; the least important are pruned first.
+
+    Class attributes:
+        by_magnitude: promise that scores order and tie exactly as |w| does. Bit patterns are then
+            compared in place of scores, which is several times faster and also runs on a GPU.
+    """
+
+    by_magnitude: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, values: Array, where: Where) -> Array:
         """Importance of each of `values`.
 
         Args:
-            values: 1-D float32 or float64 weights (16-bit ones come as float32, exactly).
+            values: 1-D float32 or float64 weights, not to be changed (16-bit ones come as float32, exactly).
             where: which elements these are.
 
         Returns:
             As many numbers, larger for more important, NaN for never prune. The result for an element may
             not depend on which other elements are in `values`: they are an arbitrary chunk.
+            Weights that are zero count as least important whatever their score.
         """
 
 
 class Granularity(Component, kind="granularity"):
-    """Says what is removed at once."""
+    """Says what is removed at once. Extend `Grouping` or `Pattern`."""
+
+
+class Grouping(Granularity, kind="granularity"):
+    """Weights that are removed together: groups, of which `--sparsity` says what fraction goes.
+
+    A tensor is cut into *bands*: equal runs of consecutive elements (the last may be shorter), each
+    holding whole groups and equally many of them. Methods see one or more whole bands at a time, 1-D,
+    row-major, from an arbitrary band on. The score of a group is the mean of its elements' scores.
+    """
+
+    @abstractmethod
+    def unit(self, shape: tuple[int, ...]) -> int:
+        """Elements in one band of a tensor of `shape`; 1 says that every element is its own group."""
+
+    @abstractmethod
+    def gather(self, op: np.ufunc, values: Array, shape: tuple[int, ...]) -> Array:
+        """Combine the values of each group by `op` (`np.add`, `np.logical_or`).
+
+        Returns one value per group, 1-D, the groups of a band together, bands in order. Each group is
+        combined in an order that depends on nothing but the group, so that sums agree for all chunk sizes.
+        """
+
+    @abstractmethod
+    def spread(self, groups: Array, shape: tuple[int, ...], count: int) -> Array:
+        """The inverse: each group's value at each of its elements, 1-D, `count` elements."""
+
+    def remark(self, shape: tuple[int, ...]) -> str:
+        """What does not come out even in a tensor of `shape`, for the summary; empty if all does."""
+        return ""
+
+
+class Pattern(Granularity, kind="granularity"):
+    """A rule that each small neighbourhood must meet, such as N:M. It fixes the sparsity itself."""
+
+    @abstractmethod
+    def unit(self, shape: tuple[int, ...]) -> int:
+        """Elements that must be seen together: runs of whole multiples of it are what `keep` gets."""
+
+    @abstractmethod
+    def keep(self, keys: Array, shape: tuple[int, ...]) -> Array:
+        """Which elements stay: 1-D booleans.
+
+        Args:
+            keys: 1-D unsigned integers, row-major, that order and tie as the criterion's scores do; zero
+                exactly for weights that are zero, the type's largest for those that must stay.
+            shape: the whole tensor's.
+        """
+
+    def remark(self, shape: tuple[int, ...]) -> str:
+        """What does not come out even in a tensor of `shape`, for the summary; empty if all does."""
+        return ""
