@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from nnopt_cli.plugin.hookspecs import hookimpl as hookimpl
     from nnopt_cli.plugin.kinds import Criterion as Criterion
     from nnopt_cli.plugin.kinds import Granularity as Granularity
+    from nnopt_cli.plugin.kinds import Grouping as Grouping
     from nnopt_cli.plugin.kinds import Pass as Pass
+    from nnopt_cli.plugin.kinds import Pattern as Pattern
     from nnopt_cli.plugin.kinds import Where as Where
     from nnopt_cli.run import Run as Run
 
@@ -49,7 +51,9 @@ _HOME = {
     "hookimpl": "plugin.hookspecs",
     "Criterion": "plugin.kinds",
     "Granularity": "plugin.kinds",
+    "Grouping": "plugin.kinds",
     "Pass": "plugin.kinds",
+    "Pattern": "plugin.kinds",
     "Where": "plugin.kinds",
     "Run": "run",
 }
