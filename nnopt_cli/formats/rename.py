@@ -1,0 +1,55 @@
+"""Renames that Python's `os` lacks: one that refuses to replace, and one that swaps two names.
+
+Sources: renameat2(2) of Linux; renamex_np(2) of macOS.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import sys
+from pathlib import Path
+
+_UNSUPPORTED = {errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM}
+_KEEP, _SWAP = (
+    (1, 2) if sys.platform == "linux" else (4, 2)
+)  # RENAME_NOREPLACE, _EXCHANGE; RENAME_EXCL, _SWAP
+_AT_FDCWD = -100
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename a file to a name that must be free. Raises FileExistsError if it is not."""
+    if _rename(source, target, _KEEP):
+        return
+    try:
+        os.link(source, target, follow_symlinks=False)  # fails where `target` exists, in one step
+    except FileExistsError:
+        raise
+    except OSError:  # a file system with neither
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        source.rename(target)
+    else:
+        source.unlink()
+
+
+def exchange(a: Path, b: Path) -> bool:
+    """Swap two names in one step; False, with nothing done, where the system cannot."""
+    return _rename(a, b, _SWAP)
+
+
+def _rename(source: Path, target: Path, flag: int) -> bool:
+    """Rename with a flag; False where the system or the file system does not know it."""
+    old, new = os.fsencode(source), os.fsencode(target)
+    library = ctypes.CDLL(None, use_errno=True)
+    if hasattr(library, "renameat2"):
+        failed = library.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, ctypes.c_uint(flag))
+    elif hasattr(library, "renamex_np"):
+        failed = library.renamex_np(old, new, ctypes.c_uint(flag))
+    else:
+        return False
+    code = ctypes.get_errno() if failed else 0
+    if code and code not in _UNSUPPORTED:
+        raise OSError(code, os.strerror(code), str(target))
+    return not failed

@@ -1,0 +1,240 @@
+"""The engine of every writer: one streaming pass that edits, counts, hashes and writes all tensors.
+
+Threads take whole tensors from a queue, the largest first; the chunks of one tensor go in order,
+so its sha256 and crc32 are sequential and every figure is the same for any number of threads. Memory
+is two chunk buffers and one of flags per thread, however large the model is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+import numpy as np
+
+from nnopt_cli.formats.tally import Tally
+from nnopt_cli.formats.weight import CHUNK_BYTES, Array, Weight
+from nnopt_cli.formats.zeros import count_zeros
+
+SAMPLE_BYTES = 1 << 20  # of the whole model, to estimate its compressed size: 60 ms of deflate
+SLICE_BYTES = 1 << 13  # long enough that deflate's own tables (100 bytes) bias the estimate little
+
+
+class Sink(Protocol):
+    """A file being written."""
+
+    def write_at(self, data: memoryview, offset: int) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A tensor and where its elements go.
+
+    Attributes:
+        name: its first name in the model.
+        weight: what to write.
+        sink: the file, or None to count only.
+        offset: byte of the file where the first element goes.
+        crc: whether the file needs the crc32 of the tensor's bytes.
+    """
+
+    name: str
+    weight: Weight
+    sink: Sink | None = None
+    offset: int = 0
+    crc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """What streaming one tensor found: its figures, and the crc32 of its output (0 if not asked for)."""
+
+    tally: Tally
+    crc32: int
+
+
+def stream(
+    placed: Sequence[Placed],
+    *,
+    threads: int,
+    tick: Callable[[int], None] = lambda done: None,
+    chunk_bytes: int = CHUNK_BYTES,
+) -> list[Streamed]:
+    """Read, edit, count and write every tensor once; returns what was found, in the order given.
+
+    `tick` is told the bytes done as they are done, from several threads. An exception in one thread
+    stops the others at their next chunk and is raised here, as is KeyboardInterrupt.
+    """
+    total = sum(item.weight.nbytes for item in placed)
+    results: dict[int, Streamed] = {}
+    stop = threading.Event()
+    queue: SimpleQueue[int] = SimpleQueue()
+    for index in sorted(range(len(placed)), key=lambda i: -placed[i].weight.nbytes):
+        queue.put(index)
+
+    def work() -> None:
+        desk = _Desk(chunk_bytes)
+        try:
+            while not stop.is_set():
+                index = queue.get_nowait()
+                sample = _sample(placed[index].weight, total)
+                done = _stream_one(placed[index], desk, sample, stop, tick)
+                if done is not None:
+                    results[index] = done
+        except Empty:
+            return
+        except BaseException:
+            stop.set()
+            raise
+
+    useful = max(1, min(threads, len(placed), -(-total // chunk_bytes)))
+    if useful == 1:
+        work()
+    else:
+        with ThreadPoolExecutor(useful, thread_name_prefix="nnopt-write") as pool:
+            futures = [pool.submit(work) for _ in range(useful)]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:
+                stop.set()  # an interrupt arrives in this thread only
+                raise
+    return [results[index] for index in range(len(placed))]
+
+
+class _Desk:
+    """One thread's buffers, grown for a tensor whose edit needs larger chunks and then given back."""
+
+    def __init__(self, chunk_bytes: int) -> None:
+        self.chunk_bytes = chunk_bytes
+        self._fit(chunk_bytes, 1)
+
+    def _fit(self, nbytes: int, itemsize: int) -> None:
+        self._size = nbytes
+        self._out = np.empty(nbytes, np.uint8)
+        self._kept = np.empty(nbytes, np.uint8)
+        self.flags = np.empty(nbytes // itemsize, np.bool_)
+
+    def prepare(self, weight: Weight) -> None:
+        """Make room for the chunks of `weight`."""
+        longest = next(weight.spans(1, self.chunk_bytes), (0, 0))[1] * weight.dtype.itemsize
+        if longest > self._size:
+            self._fit(longest, weight.dtype.itemsize)
+        elif self._size > self.chunk_bytes >= longest:
+            self._fit(self.chunk_bytes, 1)
+
+    def out(self, weight: Weight, count: int) -> Array:
+        return self._out[: count * weight.dtype.itemsize].view(weight.dtype.word)
+
+    def kept(self, weight: Weight, count: int) -> Array:
+        return self._kept[: count * weight.dtype.itemsize].view(weight.dtype.word)
+
+
+class _Side:
+    """The figures of one tensor on one side, input or output; sees its words in order."""
+
+    def __init__(self, weight: Weight, sample: list[tuple[int, int]], desk: _Desk) -> None:
+        self._dtype = weight.dtype
+        self._desk = desk
+        self._wanted = deque(sample)
+        self._taken = bytearray()
+        self.at = 0  # flat index of the next element
+        self.zeros = 0
+
+    def see(self, words: Array) -> None:
+        self.zeros += count_zeros(words, self._dtype, self._desk.flags)
+        end = self.at + len(words)
+        while self._wanted and self._wanted[0][0] < end:
+            start, count = self._wanted[0]
+            self._taken += _bytes(words[max(start, self.at) - self.at : start + count - self.at])
+            if start + count > end:
+                break
+            self._wanted.popleft()
+        self.at = end
+
+    @property
+    def sampled(self) -> int:
+        return len(self._taken)
+
+    def packed(self) -> int:
+        """Bytes that the sample takes after deflate, at the level that zip and gzip use by default."""
+        deflate = zlib.compressobj(6, zlib.DEFLATED, -zlib.MAX_WBITS)
+        return len(deflate.compress(self._taken)) + len(deflate.flush()) if self._taken else 0
+
+
+def _stream_one(
+    item: Placed,
+    desk: _Desk,
+    sample: list[tuple[int, int]],
+    stop: threading.Event,
+    tick: Callable[[int], None],
+) -> Streamed | None:
+    """Stream one tensor; None if told to stop."""
+    weight = item.weight
+    edited = weight.origin is not weight
+    desk.prepare(weight)
+    before, after = _Side(weight, sample, desk), _Side(weight, sample, desk)
+    digest = hashlib.sha256()
+    changed, crc, base = False, 0, 0
+
+    def tap(words: Array) -> None:
+        digest.update(_bytes(words))
+        if edited and not changed:
+            kept[before.at - base : before.at - base + len(words)] = words
+        before.see(words)
+
+    for base, count in weight.spans(1, desk.chunk_bytes):
+        if stop.is_set():
+            return None
+        words, kept = desk.out(weight, count), desk.kept(weight, count)
+        weight.read_into(words, base, tap)
+        raw = _bytes(words)
+        if edited:
+            after.see(words)
+            changed = changed or not np.array_equal(_bits(words), _bits(kept))
+        if item.crc:
+            crc = zlib.crc32(raw, crc)
+        if item.sink is not None:
+            item.sink.write_at(raw, item.offset + base * weight.dtype.itemsize)
+        tick(len(raw))
+    packed = before.packed()
+    tally = Tally(
+        elements=weight.numel,
+        zeros_before=before.zeros,
+        zeros_after=after.zeros if edited else before.zeros,
+        changed=changed,
+        sha256=digest.hexdigest(),
+        sampled=before.sampled,
+        packed_before=packed,
+        packed_after=after.packed() if changed else packed,
+    )
+    return Streamed(tally, crc)
+
+
+def _sample(weight: Weight, total: int) -> list[tuple[int, int]]:
+    """Spans of elements, spread evenly over the tensor: its share of SAMPLE_BYTES, one slice at least."""
+    size = weight.dtype.itemsize
+    length = SLICE_BYTES // size
+    slices = max(1, SAMPLE_BYTES * weight.nbytes // (SLICE_BYTES * max(1, total)))
+    if total <= SAMPLE_BYTES or slices * length >= weight.numel:
+        return [(0, weight.numel)]
+    room = weight.numel - length
+    if slices == 1:
+        return [(room // 2, length)]
+    return [(room * i // (slices - 1), length) for i in range(slices)]
+
+
+def _bytes(words: Array) -> memoryview:
+    return words.view(np.uint8).data
+
+
+def _bits(words: Array) -> Array:
+    """As integers, so that NaN equals itself and -0 differs from 0."""
+    return words.view(np.uint64 if words.nbytes % 8 == 0 else np.uint8)
