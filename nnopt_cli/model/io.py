@@ -13,6 +13,7 @@ from nnopt_cli.model.provenance import Provenance
 
 if TYPE_CHECKING:
     from nnopt_cli.formats.tally import Tally
+    from nnopt_cli.model.stats import Stats
     from nnopt_cli.run import Run
 
 
@@ -101,7 +102,7 @@ def save(
     return Saved(written.path, written.bytes, written.tallies, digest, written.notes, final)
 
 
-def content_hash(model: Model, tallies: Mapping[str, Tally]) -> str:
+def content_hash(model: Model, tallies: Mapping[str, Tally] | Mapping[str, Stats]) -> str:
     """sha256 over every tensor's name, dtype, shape and own sha256: the same for every container format."""
     digest = hashlib.sha256()
     for name in sorted(tallies):

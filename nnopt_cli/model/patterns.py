@@ -10,7 +10,7 @@ from nnopt_cli.formats.weight import Array, Weight
 
 SIZES = (2, 4, 8, 16)  # the M that are looked for
 CHANCE = 1e-4  # a pattern that random zeros would show more often than this is not reported
-_SLAB = 1 << 24  # elements; a tensor that cannot be read in smaller pieces is not searched
+_SLAB = 1 << 20  # elements; a tensor that cannot be read in smaller pieces is not searched
 
 
 class PatternScan:

@@ -8,11 +8,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 
-class _Row(BaseModel):
+class Row(BaseModel):
+    """A table of a record: frozen, and strict about its keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Totals(_Row):
+class Totals(Row):
     """A model's size on the weights rung; tied tensors are counted once."""
 
     parameters: int  # elements of floating tensors, without the running statistics of batch norms
@@ -23,7 +25,7 @@ class Totals(_Row):
     compressed: int | None = None  # bytes of the tensors' data after deflate, estimated from a sample
 
 
-class Input(_Row):
+class Input(Row):
     """One model that was read."""
 
     path: str
@@ -32,7 +34,7 @@ class Input(_Row):
     sha256: str  # of its weights, the same for every container format
 
 
-class TensorRow(_Row):
+class TensorRow(Row):
     """One tensor before and after."""
 
     name: str
@@ -56,7 +58,7 @@ class TensorRow(_Row):
         return self.zeros_after / self.numel if self.numel else 0.0
 
 
-class Record(_Row):
+class Record(Row):
     """One command's result."""
 
     command: str  # the pass's name

@@ -1,0 +1,45 @@
+"""`nnopt compare`: what differs between two model files."""
+
+from __future__ import annotations
+
+from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context
+from nnopt_cli.errors import FAILED
+from nnopt_cli.plugin.component import option
+from nnopt_cli.plugin.options import Options
+
+
+class CompareOptions(Options):
+    """How the two files are read, and what the exit code says."""
+
+    key_a: str | None = option(
+        None, help="Which entry of a nested checkpoint A holds the weights.", metavar="NAME"
+    )
+    key_b: str | None = option(
+        None, help="Which entry of a nested checkpoint B holds the weights.", metavar="NAME"
+    )
+    exit_code: bool = option(False, help="Exit with 1 if any weight, name, shape or dtype differs.")
+
+
+def body(context: Context) -> int:
+    """Stream both files once, at constant memory, and show what differs."""
+    from nnopt_cli.model.io import load
+    from nnopt_cli.report.comparison import compare_models
+    from nnopt_cli.report.comparison_console import render
+
+    wanted = context[CompareOptions]
+    a = load(context.path("a"), key=wanted.key_a)
+    b = load(context.path("b"), key=wanted.key_b)
+    record = compare_models(a, b, context.run)
+    verbose = context.run.verbose
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console, verbose))
+    return FAILED if wanted.exit_code and record.differ else 0
+
+
+COMMAND = CommandSpec(
+    name="compare",
+    help="Show what differs between two model files, tensor by tensor: values, zeros, names and shapes.",
+    panel=LOOK,
+    arguments=(Arg("a", "The first model file or folder."), Arg("b", "The second one.")),
+    options=(CompareOptions,),
+    body=body,
+)
