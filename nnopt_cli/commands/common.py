@@ -46,7 +46,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Arg:
-    """A positional argument; `multiple` ones take one or more values, all but `required` ones may be left out."""
+    """A positional argument; `multiple` ones take one or more values."""
 
     name: str
     help: str
@@ -59,12 +59,14 @@ class CommandSpec:
     """One command, as data.
 
     Attributes:
-        name: what is typed; with a space in it (`plugins new`) a command of a group.
+        name: what is typed.
         help: what `--help` says; the first sentence stands in the list of commands.
         panel: the box of `nnopt --help` that it stands in.
         body: what it does; the returned exit code may be left out.
         arguments: its positional arguments, in order.
         options: the models whose fields are its flags.
+        commands: commands below it (`plugins new`).
+        lenient: whether it runs although NNOPT_STRICT_PLUGINS is set and a plugin is broken.
     """
 
     name: str
@@ -73,6 +75,8 @@ class CommandSpec:
     body: Callable[[Context], int | None]
     arguments: tuple[Arg, ...] = ()
     options: tuple[type[BaseModel], ...] = ()
+    commands: tuple[CommandSpec, ...] = ()
+    lenient: bool = False
 
 
 @dataclass
@@ -137,5 +141,7 @@ def _device(name: str) -> str:
     if not torch.cuda.is_available():
         raise NnoptError("--device cuda: PyTorch finds no CUDA device here", "Use --device cpu.")
     if int(index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0")
+        raise UsageError(
+            f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0"
+        )
     return name

@@ -73,7 +73,7 @@ class Component(BaseModel):
         return out
 
     def spec(self) -> str:
-        """As the command line writes it: `name:key=value,…`. A component with a short form may return that."""
+        """As the command line writes it: `name:key=value,…`; one with a short form may return that."""
         return write(self.table())
 
     @classmethod

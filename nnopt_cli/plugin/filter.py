@@ -18,7 +18,9 @@ class TensorFilter(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    include: tuple[str, ...] = option((), help="Only tensors whose name matches this pattern.", metavar="GLOB")
+    include: tuple[str, ...] = option(
+        (), help="Only tensors whose name matches this pattern.", metavar="GLOB"
+    )
     exclude: tuple[str, ...] = option((), help="Leave out tensors whose name matches.", metavar="GLOB")
 
     def select(self, model: Model) -> Selection:

@@ -72,7 +72,7 @@ def _parameter(model: type[BaseModel], name: str, info: FieldInfo, registry: Reg
     long, short = f"--{key_of(name)}", extra(info).get("short")
     counted = bool(extra(info).get("count"))
     pair = seen.form == "switch" and not issubclass(model, Options)  # shared switches have no opposite
-    annotation = int if counted else bool if seen.form == "switch" else list[str] if seen.form == "many" else str
+    annotation: Any = int if counted else {"switch": bool, "many": list[str]}.get(seen.form, str)
     described = typer.Option(
         *([short] if short else []),
         f"{long}/--no-{key_of(name)}" if pair else long,
@@ -99,7 +99,8 @@ def help_text(info: FieldInfo, seen: Shape, registry: Registry) -> str:
     if seen.kind and (names := registry.names(seen.kind)):
         aside.append("|".join(names))
     aside += [limits(info)] if limits(info) else []
-    aside += [f"default: {default_text(info)}"] if default_text(info) else []
+    default = "" if extra(info).get("count") else default_text(info)
+    aside += [f"default: {default}"] if default else []
     aside += ["required"] if info.is_required() else []
     aside += ["repeatable"] if seen.form == "many" else []
     tail = "; ".join(aside)

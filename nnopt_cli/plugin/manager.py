@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import os
 import re
 import sys
 import time
@@ -120,7 +119,9 @@ def _load(entry: EntryPoint, wanted: Wanted) -> Plugin:
     except BaseException as error:  # also SystemExit: a plugin must not end the program
         return plugin.broken(describe(error))
     seconds = time.perf_counter() - start
-    heavy = tuple(name for name in HEAVY if name in sys.modules and (name not in before or _uses(module, name)))
+    heavy = tuple(
+        name for name in HEAVY if name in sys.modules and (name not in before or _uses(module, name))
+    )
     return replace(plugin, state="loaded", components=components, heavy=heavy, seconds=seconds)
 
 
@@ -171,18 +172,3 @@ def component_fault(cls: object) -> str | None:
     if cls.kind == "pass" and (taken := clashes(cls)):
         return f"{cls.__name__}: {', '.join(taken)} is a flag that all commands share; rename the option"
     return None
-
-
-def report_broken(registry: Registry, wanted: Wanted) -> None:
-    """One line on stderr for each broken plugin. Raises NnoptError in strict mode."""
-    broken = [plugin for plugin in registry.plugins if plugin.state == "broken"]
-    for plugin in broken:
-        print(f"warning: plugin {plugin.name!r} was left out: {plugin.why}", file=sys.stderr)
-    if broken and wanted.strict:
-        names = ", ".join(plugin.name for plugin in broken)
-        raise NnoptError(f"broken plugins: {names}", "NNOPT_STRICT_PLUGINS makes this an error.")
-
-
-def environment(blocked: Iterable[str] = ()) -> Wanted:
-    """What this process's environment and `--no-plugin` ask for."""
-    return Wanted.read(os.environ, blocked)

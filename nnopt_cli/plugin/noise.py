@@ -11,7 +11,8 @@ from contextlib import contextmanager, redirect_stdout
 @contextmanager
 def stdout_to_stderr() -> Iterator[None]:
     """Send all that is written to stdout meanwhile to stderr, below Python too (C code, subprocesses)."""
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     try:
         kept = os.dup(1)
         os.dup2(2, 1)
@@ -21,7 +22,8 @@ def stdout_to_stderr() -> Iterator[None]:
         with redirect_stdout(sys.stderr):
             yield
     finally:
-        sys.stderr.flush()
+        if sys.stderr is not None:
+            sys.stderr.flush()
         if kept >= 0:
             os.dup2(kept, 1)
             os.close(kept)

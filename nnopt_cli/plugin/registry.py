@@ -54,10 +54,10 @@ class Registry:
     """The components by kind and name, and the plugins that they came from."""
 
     def __init__(self, commands: Iterable[str] = ()) -> None:
-        """`commands`: names that no pass may take, because they are commands already."""
+        """`commands`: names that no pass may take, because they are commands of nnopt."""
         self.plugins: list[Plugin] = []
         self._kinds: dict[str, dict[str, type[Component]]] = {}
-        self._commands = frozenset(commands)
+        self.commands = frozenset(commands)
         self._owner: dict[type[Component], str] = {}
         self._own_code: dict[str, type[Component]] = {}
 
@@ -66,12 +66,14 @@ class Registry:
         fresh: dict[tuple[str, str], type[Component]] = {}
         for cls in components:
             place = (cls.kind, cls.name)
-            if cls.kind == "pass" and cls.name in self._commands:
+            if cls.kind == "pass" and cls.name in self.commands:
                 raise NnoptError(f"the name {cls.name!r} is taken: it is a command of nnopt")
             if place in fresh:
                 raise NnoptError(f"it has two components called {cls.name!r} of kind {cls.kind}")
             if taken := self._kinds.get(cls.kind, {}).get(cls.name):
-                raise NnoptError(f"the {cls.kind} {cls.name!r} is taken: plugin {self._owner[taken]!r} has it")
+                raise NnoptError(
+                    f"the {cls.kind} {cls.name!r} is taken: plugin {self._owner[taken]!r} has it"
+                )
             fresh[place] = cls
         for (kind, name), cls in fresh.items():
             self._kinds.setdefault(kind, {})[name] = cls
@@ -98,6 +100,10 @@ class Registry:
             listed = f"There are: {', '.join(known)}." if known else f"No plugin provides a {kind}."
             hint = " ".join(filter(None, (suggest(name, known), listed)))
             raise UsageError(f"there is no {kind} {name!r}", hint) from None
+
+    def broken(self) -> list[Plugin]:
+        """The plugins that were left out because something is wrong with them."""
+        return [plugin for plugin in self.plugins if plugin.state == "broken"]
 
     def owner(self, cls: type[Component]) -> str:
         """The plugin that a component came from; an empty string for the user's own code."""
@@ -145,7 +151,8 @@ class Registry:
         for key, value in spec.options.items():
             name = _field(cls, key)
             if name is None:
-                raise UsageError("{0}: {1}".format(subject, *(told := unknown_option(key, cls))), told[1])
+                message, hint = unknown_option(key, cls)
+                raise UsageError(f"{subject}: {message}", hint)
             many = typed and isinstance(value, str) and shape(cls.model_fields[name]).form == "many"
             values[name] = [value] if many else value
         try:
@@ -170,7 +177,9 @@ class Registry:
 def _from_table(kind: str, table: Mapping[Any, Any]) -> Spec:
     name = table.get("name")
     if not isinstance(name, str):
-        raise UsageError(f"a table of a {kind} needs the key 'name'", f"It has: {', '.join(map(str, table))}.")
+        raise UsageError(
+            f"a table of a {kind} needs the key 'name'", f"It has: {', '.join(map(str, table))}."
+        )
     spec = parse(name)
     return replace(spec, options={**spec.options, **{str(k): v for k, v in table.items() if k != "name"}})
 

@@ -10,7 +10,9 @@ from typing import Any
 
 from nnopt_cli.errors import UsageError
 
-_CODE = re.compile(r"code:(?P<module>.+?\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)(?::(?P<options>.*))?", re.S)
+_CODE = re.compile(
+    r"code:(?P<module>.+?\.py|[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)(?::(?P<options>.*))?", re.S
+)
 _PLAIN = re.compile(r"""[^\s"'\[\]{},][^"'\[\]{},]*(?<!\s)""")  # needs no quotes as a value
 _CLOSING = {"[": "]", "{": "}"}
 
@@ -37,7 +39,9 @@ def parse(text: str) -> Spec:
     if text.startswith("code:"):
         found = _CODE.fullmatch(text)
         if not found:
-            raise UsageError(f"{text!r} is not a reference to code", "Write code:PATH.py:NAME or code:module:NAME.")
+            raise UsageError(
+                f"{text!r} is not a reference to code", "Write code:PATH.py:NAME or code:module:NAME."
+            )
         reference = f"code:{found['module']}:{found['name']}"
         return Spec(reference, _options(text, found["options"]), found["module"], found["name"])
     name, colon, rest = text.partition(":")
@@ -56,7 +60,9 @@ def _options(text: str, rest: str | None) -> dict[str, Any]:
         key, equals, value = item.partition("=")
         key = key.strip()
         if not equals or not key.replace("-", "_").isidentifier():
-            raise UsageError(f"{text!r}: {item.strip()!r} is not key=value", "Write name:key=value,key=value.")
+            raise UsageError(
+                f"{text!r}: {item.strip()!r} is not key=value", "Write name:key=value,key=value."
+            )
         if key in options:
             raise UsageError(f"{text!r}: {key!r} is given twice")
         options[key] = _read(text, value.strip())

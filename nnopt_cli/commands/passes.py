@@ -1,0 +1,129 @@
+"""Every pass as a command: load, run, save, report."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context
+from nnopt_cli.errors import NnoptError
+from nnopt_cli.plugin.kinds import Pass
+from nnopt_cli.plugin.options import ComputeOptions, OutputOptions, ReadOptions
+
+if TYPE_CHECKING:
+    from nnopt_cli.model.model import Model
+    from nnopt_cli.plugin.registry import Registry
+
+_SUFFIX = re.compile(r"(\.[A-Za-z]\w*)?\.tar$|\.[A-Za-z]\w*$")  # also `.pth.tar`; not the `.5` of `net-1.5`
+
+
+def pass_commands(registry: Registry) -> list[CommandSpec]:
+    """A command for each pass, by name."""
+    found = [cls for cls in registry.all("pass") if issubclass(cls, Pass)]
+    return [_command(cls) for cls in sorted(found, key=lambda cls: cls.name)]
+
+
+def _command(cls: type[Pass]) -> CommandSpec:
+    return CommandSpec(
+        name=cls.name,
+        help=cls.__dict__.get("__doc__") or f"Run the pass {cls.name}.",
+        panel=PASSES,
+        arguments=(Arg("model", "The model: a checkpoint, a safetensors file, or a folder of shards."),),
+        options=(cls, ReadOptions, OutputOptions, ComputeOptions),
+        body=partial(run_pass, cls),
+    )
+
+
+def run_pass(cls: type[Pass], context: Context) -> None:
+    """Run one pass on one file, and report what it did."""
+    from nnopt_cli.model.io import load, save
+    from nnopt_cli.report.build import build
+    from nnopt_cli.report.console import render
+
+    start = time.perf_counter()
+    method, run, out = context[cls], context.run, context[OutputOptions]
+    before = load(context.path("model"), key=context[ReadOptions].key)
+    path = out.output or default_output(before.path, cls.suffix or cls.name)
+    if not out.dry_run:
+        check_output(path, out.force)
+    with _blame(cls, context.registry):
+        after = method.run(before, run)
+        _check(cls, after)
+        after = _recorded(after, method, run.seed)
+        saved = save(after, None if out.dry_run else path, run=run, force=out.force, results=run.facts)
+    record = build(
+        command=cls.name,
+        options=method.table(),
+        before=before,
+        after=after,
+        saved=saved,
+        run=run,
+        seconds=time.perf_counter() - start,
+        peak_bytes=peak_memory(),
+        dry_run=out.dry_run,
+    )
+
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose))
+
+
+def default_output(source: Path, word: str) -> Path:
+    """Beside the input: `model.pt` and `pruned` give `model.pruned.pt`; a folder `X` gives `X.pruned`."""
+    source = source.resolve() if source.name in ("", "..") else source
+    found = None if source.is_dir() else _SUFFIX.search(source.name)
+    stem, suffix = (source.name[: found.start()], found[0]) if found else (source.name, "")
+    return source.with_name(f"{stem}.{word}{suffix}" if stem else f"{source.name}.{word}")
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse an output that exists before the pass works for it; `save` checks the rest."""
+    from nnopt_cli.formats.target import exists
+
+    empty = path.is_dir() and not any(path.iterdir())
+    if (path.exists() or path.is_symlink()) and not force and not empty:
+        raise exists(path)
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process so far, in bytes."""
+    import resource
+
+    status = Path("/proc/self/status")
+    if status.exists() and (line := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(line[1]) * 1024  # of this program; getrusage also counts what ran here before exec
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _recorded(model: Model, method: Pass, seed: int) -> Model:
+    from dataclasses import replace
+
+    options = {key: value for key, value in method.table().items() if key != "name"}
+    step = {"pass": method.name, **options, **({"seed": seed} if seed else {})}
+    return replace(model, provenance=model.provenance.then(step))
+
+
+def _check(cls: type[Pass], model: object) -> None:
+    from nnopt_cli.model.model import Model
+
+    if not isinstance(model, Model):
+        raise NnoptError(f"the pass {cls.name!r} returned {type(model).__name__}, not a Model")
+
+
+@contextmanager
+def _blame(cls: type[Pass], registry: Registry) -> Iterator[None]:
+    """Name the plugin in what it raises unexpectedly, so that the report reaches its author."""
+    try:
+        yield
+    except SystemExit as error:
+        raise NnoptError(f"the pass {cls.name!r} ended the program (exit {error.code!r})") from error
+    except (NnoptError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        error.add_note(f"in the pass {cls.name!r} of plugin {registry.owner(cls)!r}")
+        raise
