@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 from rich.console import Console
+from rich.markup import escape
 
 from nnopt_cli import __version__
 from nnopt_cli.commands import compare, env, plugins
@@ -80,21 +81,21 @@ def _add(
     app: typer.Typer, spec: CommandSpec, registry: Registry, wanted: Wanted, give: Callable[[object], None]
 ) -> None:
     run = _callback(spec, registry, wanted, give)
-    texts = {"help": help_of(spec.help), "short_help": first_sentence(spec.help)}
+    explained, listed = help_of(spec.help), first_sentence(spec.help)
     if not spec.commands:
-        app.command(spec.name, rich_help_panel=spec.panel, **texts)(run)
+        app.command(spec.name, help=explained, short_help=listed, rich_help_panel=spec.panel)(run)
         return
     group = typer.Typer(rich_markup_mode="rich")
     group.callback(invoke_without_command=True)(run)
     for inner in spec.commands:
         _add(group, inner, registry, wanted, give)
-    app.add_typer(group, name=spec.name, rich_help_panel=spec.panel, **texts)
+    app.add_typer(group, name=spec.name, help=explained, short_help=listed, rich_help_panel=spec.panel)
 
 
 def _callback(
     spec: CommandSpec, registry: Registry, wanted: Wanted, give: Callable[[object], None]
 ) -> Callable[..., int]:
-    models = (*spec.options, CommonOptions)
+    models: tuple[type[BaseModel], ...] = (*spec.options, CommonOptions)
 
     def run(typer_context: typer.Context, **values: Any) -> int:
         if typer_context.invoked_subcommand:
@@ -128,9 +129,10 @@ def _signature(
 
 
 def _positional(arg: Arg) -> inspect.Parameter:
-    described = typer.Argument(help=arg.help, metavar=arg.name.upper(), show_default=False)
+    described = typer.Argument(help=escape(arg.help), metavar=arg.name.upper(), show_default=False)
     default = inspect.Parameter.empty if arg.required else None
-    annotation = Annotated[list[str] if arg.multiple else str, described]
+    base: Any = list[str] if arg.multiple else str
+    annotation = Annotated[base, described]
     return inspect.Parameter(arg.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

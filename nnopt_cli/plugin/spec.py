@@ -71,8 +71,8 @@ def _options(text: str, rest: str | None) -> dict[str, Any]:
 
 def _split(text: str, rest: str) -> Iterator[str]:
     """Cut at the commas that are outside quotes and brackets."""
-    start, quote, open_ = 0, "", []
-    skip = False
+    start, quote, skip = 0, "", False
+    open_: list[str] = []
     for index, char in enumerate(rest):
         if skip:
             skip = False
