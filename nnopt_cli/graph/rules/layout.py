@@ -1,0 +1,272 @@
+"""Operators that move, cut and join dimensions without computing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch.fx import Node
+
+from nnopt_cli.graph.coupling import Coupling, sizes
+from nnopt_cli.graph.labels import Value
+from nnopt_cli.graph.rules.base import (
+    Table,
+    UnknownFormError,
+    argument,
+    axes,
+    is_one,
+    operator_name,
+    register,
+)
+
+RULES: Table = {}
+
+
+@register(RULES, "permute")
+def permute(coupling: Coupling, node: Node) -> Value:
+    """The dimensions in another order."""
+    x = coupling.value(node.args[0])
+    order: Any = argument(node, 1, "dims")
+    return [x[axis] for axis in order]
+
+
+@register(RULES, "transpose", "swapaxes", "swapdims")
+def transpose(coupling: Coupling, node: Node) -> Value:
+    """Two dimensions swapped."""
+    x = list(coupling.value(node.args[0]))
+    a, b = argument(node, 1, "dim0"), argument(node, 2, "dim1")
+    x[a], x[b] = x[b], x[a]
+    return x
+
+
+@register(RULES, "t", "numpy_T", "matrix_H", "mT", "adjoint")
+def flipped(coupling: Coupling, node: Node) -> Value:
+    """The last two dimensions swapped."""
+    x = list(coupling.value(node.args[0]))
+    if operator_name(node) == "numpy_T":
+        return x[::-1]
+    return x if len(x) < 2 else [*x[:-2], x[-1], x[-2]]
+
+
+@register(RULES, "movedim", "moveaxis")
+def movedim(coupling: Coupling, node: Node) -> Value:
+    """Some dimensions moved to other places."""
+    x = coupling.value(node.args[0])
+    rank = len(x)
+    source, target = (axes(argument(node, i, name), rank) for i, name in ((1, "source"), (2, "destination")))
+    rest = iter(axis for axis in range(rank) if axis not in source)
+    placed = dict(zip(target, source, strict=True))
+    return [x[placed[axis] if axis in placed else next(rest)] for axis in range(rank)]
+
+
+@register(RULES, "unsqueeze")
+def unsqueeze(coupling: Coupling, node: Node) -> Value:
+    """A dimension of size one more."""
+    x = list(coupling.value(node.args[0]))
+    x.insert(argument(node, 1, "dim") % (len(x) + 1), None)
+    return x
+
+
+@register(RULES, "squeeze")
+def squeeze(coupling: Coupling, node: Node) -> Value:
+    """Dimensions of size one fewer."""
+    x, shape = coupling.value(node.args[0]), sizes(node.args[0])
+    gone = {axis for axis in axes(argument(node, 1, "dim"), len(x)) if is_one(shape[axis])}
+    for axis in gone:
+        coupling.labels.freeze(x[axis])
+    return [dim for axis, dim in enumerate(x) if axis not in gone]
+
+
+@register(RULES, "expand", "expand_as")
+def expand(coupling: Coupling, node: Node) -> Value:
+    """Dimensions of size one repeated; new ones in front."""
+    x, before, after = coupling.value(node.args[0]), sizes(node.args[0]), sizes(node)
+    lead = len(after) - len(x)
+    out: Value = [None] * lead
+    for axis, dim in enumerate(x):
+        grown = is_one(before[axis]) and not is_one(after[lead + axis])
+        if grown:
+            coupling.labels.freeze(dim)
+        out.append(None if grown else dim)
+    return out
+
+
+@register(RULES, "repeat")
+def repeat(coupling: Coupling, node: Node) -> Value:
+    """Whole dimensions tiled."""
+    x = coupling.value(node.args[0])
+    times: Any = argument(node, 1, "repeats")
+    lead = len(times) - len(x)
+    out: Value = [None] * lead
+    for dim, count in zip(x, times[lead:], strict=True):
+        if dim is not None and not isinstance(count, int):
+            coupling.labels.freeze(dim)
+            dim = None
+        out.append(dim if dim is None or count == 1 else np.tile(dim, count))
+    return out
+
+
+@register(RULES, "repeat_interleave")
+def repeat_interleave(coupling: Coupling, node: Node) -> Value:
+    """Each index repeated in place (grouped-query attention repeats key heads so)."""
+    count, at = argument(node, 1, "repeats"), argument(node, 2, "dim")
+    if not isinstance(count, int) or at is None:
+        raise UnknownFormError("repeats that differ per index, or of the flattened tensor")
+    x = list(coupling.value(node.args[0]))
+    dim = x[at]
+    x[at] = None if dim is None else np.repeat(dim, count)
+    return x
+
+
+@register(RULES, "cat", "concat", "concatenate")
+def cat(coupling: Coupling, node: Node) -> Value:
+    """Labels joined along one axis; the other axes run over the same channels."""
+    parts: Any = [part for part in node.args[0] if sizes(part) != [0]]  # type: ignore[union-attr]
+    rank = len(sizes(node))
+    at = argument(node, 1, "dim", 0) % rank
+    out: Value = []
+    for axis in range(rank):
+        dims = [coupling.value(part)[axis] for part in parts]
+        if axis != at:
+            out.append(coupling.labels.equate(*dims))
+        elif isinstance(sizes(node)[axis], int) and any(dim is not None for dim in dims):
+            frozen = [np.zeros(sizes(part)[axis], np.int64) for part in parts]
+            pairs = zip(dims, frozen, strict=True)
+            out.append(np.concatenate([none if dim is None else dim for dim, none in pairs]))
+        else:
+            for dim in dims:
+                coupling.labels.freeze(dim)
+            out.append(None)
+    return out
+
+
+@register(RULES, "stack")
+def stack(coupling: Coupling, node: Node) -> Value:
+    """Equal tensors beside each other along a new axis."""
+    parts: Any = node.args[0]
+    columns = zip(*(coupling.value(part) for part in parts), strict=True)
+    out: Value = [coupling.labels.equate(*dims) for dims in columns]
+    out.insert(argument(node, 1, "dim", 0) % (len(out) + 1), None)
+    return out
+
+
+@register(RULES, "split", "split_with_sizes", "chunk", "unsafe_chunk", "unsafe_split", "tensor_split")
+def split(coupling: Coupling, node: Node) -> Any:
+    """Consecutive pieces of one axis."""
+    x = coupling.value(node.args[0])
+    at = argument(node, 2, "dim", 0) % len(x)
+    dim, start, out = x[at], 0, []
+    for piece in node.meta["val"]:
+        value = list(x)
+        if dim is not None:
+            value[at] = dim[start : start + piece.shape[at]]
+            start += piece.shape[at]
+        out.append(value)
+    return out
+
+
+@register(RULES, "unbind")
+def unbind(coupling: Coupling, node: Node) -> Any:
+    """One tensor per index of an axis, so the axis stays whole."""
+    x = coupling.value(node.args[0])
+    at = argument(node, 1, "dim", 0) % len(x)
+    coupling.labels.freeze(x[at])
+    return [[dim for axis, dim in enumerate(x) if axis != at] for _ in node.meta["val"]]
+
+
+@register(RULES, "select")
+def select(coupling: Coupling, node: Node) -> Value:
+    """One index of an axis, which must then stay where it is."""
+    x = coupling.value(node.args[0])
+    at = argument(node, 1, "dim") % len(x)
+    coupling.labels.freeze(x[at])
+    return [dim for axis, dim in enumerate(x) if axis != at]
+
+
+@register(RULES, "slice", "narrow")
+def slice_(coupling: Coupling, node: Node) -> Value:
+    """Some consecutive indices of an axis; with a step the axis stays whole."""
+    x = list(coupling.value(node.args[0]))
+    at = argument(node, 1, "dim", 0) % len(x)
+    dim = x[at]
+    if dim is not None:
+        start, stop, step = slice_bounds(node)
+        if step == 1 and isinstance(start, int) and isinstance(stop, int):
+            x[at] = dim[start:stop]
+        else:
+            coupling.labels.freeze(dim)
+            x[at] = None
+    return x
+
+
+def slice_bounds(node: Node) -> tuple[Any, Any, Any]:
+    """Start, stop and step of a slice along a dimension; non-negative where its size is a number."""
+    if operator_name(node) == "narrow":
+        start, length = argument(node, 2, "start"), argument(node, 3, "length")
+        return start, start + length, 1
+    size = sizes(node.args[0])[argument(node, 1, "dim", 0)]
+    start, stop, step = argument(node, 2, "start"), argument(node, 3, "end"), argument(node, 4, "step", 1)
+    known = isinstance(size, int) and all(end is None or isinstance(end, int) for end in (start, stop))
+    return (*slice(start, stop).indices(size)[:2], step) if known else (start, stop, step)
+
+
+@register(RULES, "getitem")
+def getitem(coupling: Coupling, node: Node) -> Any:
+    """One of several outputs."""
+    index: Any = node.args[1]
+    return coupling.values[node.args[0]][index]  # type: ignore[index]
+
+
+@register(RULES, "flip")
+def flip(coupling: Coupling, node: Node) -> Value:
+    """An axis reversed."""
+    x = list(coupling.value(node.args[0]))
+    for axis in axes(argument(node, 1, "dims"), len(x)):
+        dim = x[axis]
+        x[axis] = None if dim is None else dim[::-1].copy()
+    return x
+
+
+@register(RULES, "roll")
+def roll(coupling: Coupling, node: Node) -> Value:
+    """An axis rotated by a fixed number of places, so it stays whole."""
+    x = list(coupling.value(node.args[0]))
+    for axis in axes(argument(node, 2, "dims"), len(x)):
+        coupling.labels.freeze(x[axis])
+        x[axis] = None
+    return x
+
+
+@register(RULES, "embedding")
+def embedding(coupling: Coupling, node: Node) -> Value:
+    """Rows are looked up by number, so all stay; columns are channels."""
+    table, index = coupling.value(node.args[0]), node.args[1]
+    coupling.labels.freeze(table[0])
+    coupling.freeze(index)  # type: ignore[arg-type]
+    return [*[None] * len(sizes(index)), table[1]]
+
+
+@register(RULES, "index", "_unsafe_index")
+def index_(coupling: Coupling, node: Node) -> Value:
+    """Indices computed elsewhere: the axes they point into stay whole, and so do they."""
+    x = coupling.value(node.args[0])
+    where: Any = node.args[1]
+    at = [axis for axis, index in enumerate(where) if index is not None]
+    for axis in at:
+        coupling.freeze(where[axis])
+        coupling.labels.freeze(x[axis])
+    rank = len(sizes(node)) - (len(x) - len(at))
+    if at != list(range(at[0], at[-1] + 1)):  # indices that are apart come first
+        return [*[None] * rank, *[dim for axis, dim in enumerate(x) if axis not in at]]
+    return [*x[: at[0]], *[None] * rank, *x[at[-1] + 1 :]]
+
+
+@register(RULES, "index_select")
+def index_select(coupling: Coupling, node: Node) -> Value:
+    """Like `index`, along one axis."""
+    x = list(coupling.value(node.args[0]))
+    at = argument(node, 1, "dim") % len(x)
+    coupling.freeze(argument(node, 2, "index"))
+    coupling.labels.freeze(x[at])
+    x[at] = None
+    return x
