@@ -52,9 +52,11 @@ def clashes(model: type[BaseModel]) -> list[str]:
         if issubclass(model, TensorFilter) and name in allowed and _same(info, allowed[name]):
             continue
         own = [key_of(name)] + [f"no-{key_of(name)}"] * (shape(info).form == "switch")
-        own += [str(extra(info)["short"]).lstrip("-")] if "short" in extra(info) else []
-        found += [f"-{flag}" if len(flag) == 1 else f"--{flag}" for flag in own if flag in seen]
-        seen.update(own)
+        short = [str(extra(info)["short"]).lstrip("-")] if "short" in extra(info) else []
+        found += [f"--{flag}" for flag in own if flag in seen][:1] + [
+            f"-{flag}" for flag in short if flag in seen
+        ]
+        seen.update(own, short)
     return found
 
 

@@ -148,7 +148,7 @@ def _components(module: object, name: str) -> tuple[type[Component], ...]:
         close = suggest(HOOK, [key for key in dir(module) if key != HOOK])
         marked = f"is {HOOK} marked with @nnopt_cli.hookimpl?" if hasattr(module, HOOK) else ""
         raise NnoptError(f"it has no hook {HOOK}(); {marked or close}".rstrip("; "))
-    (answer,) = manager.hook.nnopt_components()
+    answer = next(iter(manager.hook.nnopt_components()), None)  # pluggy drops a None
     if not isinstance(answer, (list, tuple)):
         raise NnoptError(f"{HOOK}() returned {type(answer).__name__}, not a list of component classes")
     for cls in answer:
@@ -170,5 +170,5 @@ def component_fault(cls: object) -> str | None:
     if not cls.__pydantic_complete__ and not cls.model_rebuild(raise_errors=False):
         return f"{cls.__name__}: the type of an option is not importable when the class is made"
     if cls.kind == "pass" and (taken := clashes(cls)):
-        return f"{cls.__name__}: {', '.join(taken)} is a flag that all commands share; rename the option"
+        return f"{cls.__name__}: {' and '.join(taken)}: flags that all commands share; rename the option"
     return None

@@ -54,7 +54,7 @@ class ComputeOptions(Options):
         help="auto, cpu, cuda, cuda:N or mps. On bare weights auto is the CPU: reading is what takes time.",
         metavar="DEVICE",
     )
-    seed: int = option(0, help="Seed of everything random.", ge=0, lt=2**63)
+    seed: int = option(0, help="Seed of everything random.", ge=0)
     threads: int | None = option(None, help="Threads on the CPU; by default one per core, at most 8.", ge=1)
 
     @field_validator("device")
@@ -63,6 +63,13 @@ class ComputeOptions(Options):
         if not re.fullmatch(r"auto|cpu|cuda(:\d+)?|mps", device):
             raise ValueError("must be auto, cpu, cuda, cuda:N or mps")
         return device
+
+    @field_validator("seed")
+    @classmethod
+    def _fits(cls, seed: int) -> int:
+        if seed >= 2**63:
+            raise ValueError("must be below 2**63")
+        return seed
 
 
 class CommonOptions(Options):
