@@ -109,8 +109,9 @@ def check_grouping(granularity: Grouping) -> None:
         labels = np.arange(len(sizes), dtype=np.float64)
         spread = granularity.spread(labels, shape, count)
         assert spread.shape == (count,), f"{shape}: spread() gives one value per element"
-        seen = np.bincount(spread.astype(np.int64), minlength=len(sizes))
-        assert np.array_equal(seen, sizes), f"{shape}: spread() and gather() disagree on the groups"
+        for power in (1, 2):  # no spread in a group, and its mean is its label: all its elements carry it
+            back = granularity.gather(np.add, spread**power, shape)
+            assert np.array_equal(back, sizes * labels**power), f"{shape}: spread() and gather() disagree"
         values = np.random.default_rng(0).standard_normal(count)
         bands = [values[at : at + unit] for at in range(0, count, unit)]
         parts = np.concatenate([granularity.gather(np.add, band, shape) for band in bands])

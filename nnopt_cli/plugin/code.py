@@ -30,7 +30,9 @@ def load_class(kind: str, module: str, attribute: str) -> type[Component]:
         classes = [name for name, value in vars(home).items() if inspect.isclass(value)]
         raise UsageError(f"{where}: there is no {attribute!r} in it", suggest(attribute, classes) or None)
     if not (inspect.isclass(found) and issubclass(found, Component) and found.kind == kind and found.name):
-        raise UsageError(f"{where} is not a {kind}", f"Write `class {attribute}({kind.title()})` in it.")
+        raise UsageError(
+            f"{where} is not of kind {kind}", f"Write `class {attribute}({kind.title()})` in it."
+        )
     if inspect.isabstract(found):
         raise UsageError(f"{where} lacks {', '.join(sorted(found.__abstractmethods__))}")
     return found

@@ -10,7 +10,10 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import ValidationError
+
 from nnopt_cli.plugin.component import Component, plain
+from nnopt_cli.plugin.explain import explain
 from nnopt_cli.plugin.kinds import Criterion, Grouping, Pass, Pattern
 
 
@@ -67,7 +70,10 @@ def _check_round_trips(cls: type[Component], component: Component) -> None:
     again = registry.build(cls.kind, component.spec())
     assert again == component, f"its spec {component.spec()!r} builds {again!r}, not {component!r}"
     whole = {name: plain(getattr(component, name)) for name in cls.model_fields}
-    again = cls.model_validate(json.loads(json.dumps(whole)), context={"registry": registry})
+    try:
+        again = cls.model_validate(json.loads(json.dumps(whole)), context={"registry": registry})
+    except ValidationError as error:
+        raise AssertionError(f"a default is not valid: {explain(error, cls, flags=False)}") from error
     assert again == component, f"its defaults do not pass its own validation: {again!r} from {whole}"
     schema = cls.model_json_schema()
     json.dumps(schema)
@@ -78,11 +84,12 @@ def _check_light_import(cls: type[Component]) -> None:
     """Importing the module must not import torch or numpy: every `nnopt --help` would wait for it."""
     from nnopt_cli.plugin.manager import HEAVY
 
+    if cls.__module__.rpartition(".")[2].startswith(("test_", "conftest", "__main__")):
+        return  # made up for a test, not part of a plugin
     code = (
         "import importlib, sys\n"
         f"sys.path[:0] = {[path for path in sys.path if path]!r}\n"
-        "try: importlib.import_module(sys.argv[1])\n"
-        "except ImportError: sys.exit()\n"  # not a module that stands alone, e.g. a test
+        "importlib.import_module(sys.argv[1])\n"
         f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code, cls.__module__], capture_output=True, text=True)

@@ -169,6 +169,8 @@ def component_fault(cls: object) -> str | None:
         return f"{cls.__name__} is abstract: it lacks {', '.join(sorted(cls.__abstractmethods__))}"
     if not cls.__pydantic_complete__ and not cls.model_rebuild(raise_errors=False):
         return f"{cls.__name__}: the type of an option is not importable when the class is made"
+    if hidden := [name for name in cls.model_fields if any(hasattr(base, name) for base in cls.__bases__)]:
+        return f"{cls.__name__}: the option {hidden[0]!r} hides what every component has; rename it"
     if cls.kind == "pass" and (taken := clashes(cls)):
         return f"{cls.__name__}: {' and '.join(taken)}: flags that all commands share; rename the option"
     return None

@@ -97,7 +97,7 @@ class Registry:
             return self._kinds[kind][name]
         except KeyError:
             known = self.names(kind)
-            listed = f"There are: {', '.join(known)}." if known else f"No plugin provides a {kind}."
+            listed = f"There are: {', '.join(known)}." if known else "No plugin provides any."
             hint = " ".join(filter(None, (suggest(name, known), listed)))
             raise UsageError(f"there is no {kind} {name!r}", hint) from None
 
@@ -123,14 +123,14 @@ class Registry:
         """
         if isinstance(value, Component):
             if value.kind != kind:
-                raise UsageError(f"{value.name!r} is a {value.kind}, not a {kind}")
+                raise UsageError(f"{value.name!r} is of kind {value.kind}, not {kind}")
             return value
         if isinstance(value, str):
             found = None if value.startswith("code:") else self._short(kind, value)
             return found or self._make(kind, parse(value), allow_code, typed=True)
         if isinstance(value, Mapping):
             return self._make(kind, _from_table(kind, value), allow_code, typed=False)
-        raise UsageError(f"{value!r} does not name a {kind}", "Write its name, name:key=value,… or a table.")
+        raise UsageError(f"{value!r} is no {kind}", "Write its name, name:key=value,… or a table.")
 
     def _short(self, kind: str, text: str) -> Component | None:
         for cls in self.all(kind):
@@ -178,7 +178,7 @@ def _from_table(kind: str, table: Mapping[Any, Any]) -> Spec:
     name = table.get("name")
     if not isinstance(name, str):
         raise UsageError(
-            f"a table of a {kind} needs the key 'name'", f"It has: {', '.join(map(str, table))}."
+            f"the table of the {kind} needs the key 'name'", f"It has: {', '.join(map(str, table))}."
         )
     spec = parse(name)
     return replace(spec, options={**spec.options, **{str(k): v for k, v in table.items() if k != "name"}})
