@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nnopt_cli.model.io import load as load
     from nnopt_cli.model.io import save as save
     from nnopt_cli.model.model import Model as Model
+    from nnopt_cli.model.naming import Selection as Selection
+    from nnopt_cli.model.naming import match as match
     from nnopt_cli.plugin.component import Component as Component
     from nnopt_cli.plugin.component import option as option
     from nnopt_cli.plugin.filter import TensorFilter as TensorFilter
@@ -45,6 +47,8 @@ _HOME = {
     "load": "model.io",
     "save": "model.io",
     "Model": "model.model",
+    "Selection": "model.naming",
+    "match": "model.naming",
     "Component": "plugin.component",
     "option": "plugin.component",
     "TensorFilter": "plugin.filter",

@@ -13,4 +13,8 @@ if TYPE_CHECKING:
 @hookimpl
 def nnopt_components() -> list[type[Component]]:
     """What this plugin provides."""
-    return []
+    from nnopt_plugins.prune.criteria import Magnitude, Random
+    from nnopt_plugins.prune.granularities import NM, Block, WeightGranularity
+    from nnopt_plugins.prune.passes import Prune
+
+    return [Prune, Magnitude, Random, WeightGranularity, NM, Block]
