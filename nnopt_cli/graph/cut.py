@@ -14,6 +14,7 @@ from nnopt_cli.graph.resize import resize
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+    from torch.export.graph_signature import ExportGraphSignature
 
 State = dict[str, Any]
 
@@ -39,14 +40,20 @@ def cut(program: ExportedProgram, coupling: Coupling, keep: Keep) -> ExportedPro
     return assemble(program, graph, state, constants)
 
 
-def assemble(program: ExportedProgram, graph: Graph, state: State, constants: State) -> ExportedProgram:
-    """`program` with another graph and other tensors."""
+def assemble(
+    program: ExportedProgram,
+    graph: Graph,
+    state: State,
+    constants: State,
+    signature: ExportGraphSignature | None = None,
+) -> ExportedProgram:
+    """`program` with another graph, other tensors, and if need be another signature."""
     from torch.export import ExportedProgram
 
     return ExportedProgram(
         root=program.graph_module,
         graph=graph,
-        graph_signature=copy.deepcopy(program.graph_signature),
+        graph_signature=signature or copy.deepcopy(program.graph_signature),
         state_dict=state,
         range_constraints=copy.copy(program.range_constraints),
         module_call_graph=copy.deepcopy(program.module_call_graph),

@@ -7,6 +7,7 @@ taken over the channels that stay, which is what a smaller network computes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -29,9 +30,21 @@ STATISTICS = {
 }
 
 
-def run(program: ExportedProgram, inputs: list[Any], dtype: torch.dtype | None = None) -> list[Any]:
+@dataclass
+class Trail:
+    """Every node's result, by name; for finding where two runs part."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def run(
+    program: ExportedProgram,
+    inputs: list[Any],
+    dtype: torch.dtype | None = None,
+    trail: Trail | None = None,
+) -> list[Any]:
     """The program's outputs, flat, with all floating tensors cast to `dtype` first."""
-    return _flat(_Cast(program.graph_module, dtype).run(*bind(program, inputs, dtype)))
+    return _flat(_Cast(program.graph_module, dtype, trail).run(*bind(program, inputs, dtype)))
 
 
 def run_masked(
@@ -40,9 +53,10 @@ def run_masked(
     keep: Keep,
     inputs: list[Any],
     dtype: torch.dtype | None = None,
+    trail: Trail | None = None,
 ) -> list[Any]:
     """The dense program's outputs with everything that `keep` removes masked out."""
-    masked = _Masked(program.graph_module, dtype, coupling, keep)
+    masked = _Masked(program.graph_module, dtype, trail, coupling, keep)
     return _flat(masked.run(*bind(program, inputs, dtype)))
 
 
@@ -66,9 +80,19 @@ def bind(program: ExportedProgram, inputs: list[Any], dtype: torch.dtype | None 
 class _Cast(Interpreter):
     """Runs a graph with `dtype` in place of every floating type that it names."""
 
-    def __init__(self, module: GraphModule, dtype: torch.dtype | None) -> None:
+    def __init__(self, module: GraphModule, dtype: torch.dtype | None, trail: Trail | None) -> None:
         super().__init__(module, garbage_collect_values=True)
         self._dtype = dtype
+        self._trail = trail
+
+    def run_node(self, n: Node) -> Any:
+        result = self.compute(n)
+        if self._trail is not None:
+            self._trail.values[n.name] = result
+        return result
+
+    def compute(self, node: Node) -> Any:
+        return super().run_node(node)
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = super().fetch_args_kwargs_from_env(n)
@@ -83,19 +107,24 @@ class _Cast(Interpreter):
 
 class _Masked(_Cast):
     def __init__(
-        self, module: GraphModule, dtype: torch.dtype | None, coupling: Coupling, keep: Keep
+        self,
+        module: GraphModule,
+        dtype: torch.dtype | None,
+        trail: Trail | None,
+        coupling: Coupling,
+        keep: Keep,
     ) -> None:
-        super().__init__(module, dtype)
+        super().__init__(module, dtype, trail)
         self._coupling = coupling
         self._keep = keep
 
-    def run_node(self, n: Node) -> Any:
-        if n.op == "call_function" and operator_name(n) in STATISTICS and self._reads_cut(n):
-            args, kwargs = self.fetch_args_kwargs_from_env(n)
-            result = self._over_what_stays(n, list(args), kwargs)
+    def compute(self, node: Node) -> Any:
+        if node.op == "call_function" and operator_name(node) in STATISTICS and self._reads_cut(node):
+            args, kwargs = self.fetch_args_kwargs_from_env(node)
+            result = self._over_what_stays(node, list(args), kwargs)
         else:
-            result = super().run_node(n)
-        return self._masked(self._coupling.values.get(n), result)
+            result = super().compute(node)
+        return self._masked(self._coupling.values.get(node), result)
 
     def _reads_cut(self, node: Node) -> bool:
         return any(self._keep.touches(dim) for dim in self._coupling.value(node.args[0]))

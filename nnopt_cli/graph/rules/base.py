@@ -8,7 +8,7 @@ per dimension, None where nothing can be removed; a list of those for several ou
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch.fx import Node
@@ -17,16 +17,17 @@ from nnopt_cli.graph.coupling import Coupling, is_tensor, sizes
 
 Rule = Callable[[Coupling, Node], Any]
 Table = dict[str, Rule]
+R = TypeVar("R", bound=Rule)
 
 
 class UnknownFormError(Exception):
     """A form of an operator that its rule does not cover; the message says which."""
 
 
-def register(table: Table, *names: str) -> Callable[[Rule], Rule]:
+def register(table: Table, *names: str) -> Callable[[R], R]:
     """Put a rule into `table` for the operators called `names`."""
 
-    def put(rule: Rule) -> Rule:
+    def put(rule: R) -> R:
         table.update(dict.fromkeys(names, rule))
         return rule
 

@@ -62,10 +62,10 @@ def reduction(coupling: Coupling, node: Node) -> Value:
     x = coupling.value(node.args[0])
     name = operator_name(node)
     over = set(axes(argument(node, 2 if name == "linalg_vector_norm" else 1, "dim"), len(x)))
-    rank = len(sizes(node))
-    if rank == len(x):  # keepdim
-        return [None if axis in over else dim for axis, dim in enumerate(x)]
-    return [dim for axis, dim in enumerate(x) if axis not in over]
+    kept: Value = [None if axis in over else dim for axis, dim in enumerate(x)]
+    if len(sizes(node)) == len(x):  # keepdim
+        return kept
+    return [dim for axis, dim in enumerate(kept) if axis not in over]
 
 
 @register(

@@ -90,7 +90,8 @@ def _period(target: list[Any], period: int) -> tuple[int, list[int]]:
 
     Raises UnknownFormError where the period ends inside a factor of symbolic size.
     """
-    start, grid, product = len(target), [], 1
+    start, product = len(target), 1
+    grid: list[int] = []
     while start > 0 and product < period:
         start -= 1
         size = target[start]

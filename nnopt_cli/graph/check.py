@@ -1,0 +1,130 @@
+"""Never silently wrong: a cut program is held against the masked dense one, and a mismatch is located."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from nnopt_cli.graph.cost import costs
+from nnopt_cli.graph.inputs import sample_inputs
+from nnopt_cli.graph.reference import Trail, run, run_masked
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from nnopt_cli.graph.coupling import Coupling
+    from nnopt_cli.graph.keep import Keep
+
+AFFORDABLE = 20e9  # MACs at batch 1 up to which float64 takes seconds
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}  # largest difference over largest output
+
+
+@dataclass(frozen=True)
+class Check:
+    """What comparing two programs gave.
+
+    Attributes:
+        difference: largest difference over largest output, over all outputs and batches.
+        tolerance: what it had to stay within.
+        dtype: what it was computed in.
+        batches: the batch sizes that were run.
+        culprit: the first operator whose result differs, if any does.
+    """
+
+    difference: float
+    tolerance: float
+    dtype: str
+    batches: tuple[int, ...]
+    culprit: str | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two compute the same."""
+        return self.difference <= self.tolerance
+
+
+def check_cut(
+    dense: ExportedProgram,
+    small: ExportedProgram,
+    coupling: Coupling,
+    keep: Keep,
+    batches: Sequence[int] = (2, 3),
+    seed: int = 0,
+) -> Check:
+    """Run `small` against `dense` with the removed channels masked out, on random inputs.
+
+    In float64 where that takes seconds, else in float32. A result that is not finite, or one
+    program failing where the other runs, is a mismatch.
+    """
+    dtype = torch.float64 if costs(dense).macs <= AFFORDABLE else torch.float32
+    worst, culprit = 0.0, None
+    for batch in batches:
+        inputs = sample_inputs(dense, batch, seed, dtype)
+        with torch.no_grad():
+            want = run_masked(dense, coupling, keep, inputs, dtype)
+            try:
+                got = run(small, inputs, dtype)
+            except (RuntimeError, IndexError, ValueError, TypeError) as error:
+                last = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                return Check(float("inf"), TOLERANCE[dtype], str(dtype)[6:], tuple(batches), last)
+            difference = distance(want, got)
+            if not difference <= TOLERANCE[dtype] and culprit is None:
+                culprit = _first_mismatch(dense, small, coupling, keep, inputs, dtype)
+        worst = max(worst, difference)
+    return Check(worst, TOLERANCE[dtype], str(dtype).removeprefix("torch."), tuple(batches), culprit)
+
+
+def distance(want: Sequence[Any], got: Sequence[Any]) -> float:
+    """Largest difference over largest output; infinite where shapes differ or a value is not finite."""
+    worst = 0.0
+    if len(want) != len(got):
+        return float("inf")
+    for a, b in zip(want, got, strict=True):
+        if not isinstance(a, Tensor):
+            worst = worst if a == b else float("inf")
+        elif a.shape != b.shape:
+            return float("inf")
+        elif a.numel():
+            a, b = a.to(torch.float64), b.to(torch.float64)
+            scale = float(a.abs().max()) or 1.0
+            gap = float((a - b).abs().max()) / scale
+            worst = max(worst, gap if gap == gap and gap != float("inf") else float("inf"))
+    return worst
+
+
+def _first_mismatch(
+    dense: ExportedProgram,
+    small: ExportedProgram,
+    coupling: Coupling,
+    keep: Keep,
+    inputs: list[Any],
+    dtype: torch.dtype,
+) -> str | None:
+    """The first operator, in order, whose kept channels differ between the two programs."""
+    theirs, ours = Trail(), Trail()
+    run_masked(dense, coupling, keep, inputs, dtype, theirs)
+    run(small, inputs, dtype, ours)
+    for node in dense.graph.nodes:
+        a, b = theirs.values.get(node.name), ours.values.get(node.name)
+        if node.op == "call_function" and isinstance(a, Tensor) and isinstance(b, Tensor):
+            for axis, dim in enumerate(coupling.value(node)):
+                if dim is not None and keep.touches(dim):
+                    mask = torch.from_numpy(keep.mask(dim)).repeat(a.shape[axis] // len(dim))
+                    a = a.index_select(axis, mask.nonzero().flatten())
+            if distance([a], [b]) > TOLERANCE[dtype]:
+                return describe(node)
+    return None
+
+
+def describe(node: Node) -> str:
+    """A node as a person would look for it: its name, operator, and the module that it comes from."""
+    from nnopt_cli.graph.rules.base import operator_name
+
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    where = f" in {stack[-1][0]}" if stack and stack[-1][0] else ""
+    return f"{node.name} ({operator_name(node)}{where})"
