@@ -21,6 +21,8 @@ from pathlib import Path
 from nnopt_cli.formats.rename import exchange, rename_new
 from nnopt_cli.formats.target import FULL, Target, explained
 
+_COPY = 1 << 20  # bytes held at once by a copy
+
 
 class OutputFile:
     """A new file open for positioned writes from several threads.
@@ -80,6 +82,19 @@ class OutputFile:
         finally:
             os.close(self._fd)
             self._fd = -1
+
+
+def copy_file(source: Path, path: Path, shown: Path) -> None:
+    """Copy a file to a new one and sync it; messages speak of `shown`. Raises NnoptError."""
+    with explained(shown, 0), source.open("rb") as given:
+        file, at = OutputFile(path, os.fstat(given.fileno()).st_size, shown), 0
+        try:
+            while chunk := given.read(_COPY):
+                file.write_at(chunk, at)
+                at += len(chunk)
+            file.close()
+        finally:
+            file.close(sync=False)
 
 
 @contextmanager

@@ -20,6 +20,16 @@ class Sink(Protocol):
         """Make the file `size` bytes long."""
 
 
+class Nowhere:
+    """A sink that keeps nothing, for counting only."""
+
+    def write_at(self, data: bytes | memoryview, offset: int) -> None:
+        """Do nothing."""
+
+    def cut(self, size: int) -> None:
+        """Do nothing."""
+
+
 @dataclass(frozen=True, slots=True)
 class Slot:
     """A tensor's place in a file.

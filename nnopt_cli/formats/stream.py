@@ -15,10 +15,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
-from typing import Protocol
 
 import numpy as np
 
+from nnopt_cli.formats.layout import Sink
 from nnopt_cli.formats.tally import Tally
 from nnopt_cli.formats.weight import CHUNK_BYTES, Array, Weight
 from nnopt_cli.formats.zeros import count_zeros
@@ -27,27 +27,19 @@ SAMPLE_BYTES = 1 << 20  # of the whole model, to estimate its compressed size: 6
 SLICE_BYTES = 1 << 13  # long enough that deflate's own tables (100 bytes) bias the estimate little
 
 
-class Sink(Protocol):
-    """A file being written."""
-
-    def write_at(self, data: memoryview, offset: int) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Placed:
     """A tensor and where its elements go.
 
     Attributes:
-        name: its first name in the model.
         weight: what to write.
-        sink: the file, or None to count only.
+        sink: the file.
         offset: byte of the file where the first element goes.
         crc: whether the file needs the crc32 of the tensor's bytes.
     """
 
-    name: str
     weight: Weight
-    sink: Sink | None = None
+    sink: Sink
     offset: int = 0
     crc: bool = False
 
@@ -201,8 +193,7 @@ def _stream_one(
             changed = changed or not np.array_equal(_bits(words), _bits(kept))
         if item.crc:
             crc = zlib.crc32(raw, crc)
-        if item.sink is not None:
-            item.sink.write_at(raw, item.offset + base * weight.dtype.itemsize)
+        item.sink.write_at(raw, item.offset + base * weight.dtype.itemsize)
         tick(len(raw))
     packed = before.packed()
     tally = Tally(
