@@ -28,8 +28,8 @@ class Difference:
         elements: number of elements.
         changed: elements whose bits differ; where the dtypes differ, whose values do (NaN equals NaN).
         unequal: elements whose values differ: without +0 against -0 and NaN against NaN.
-        max_abs: largest |b - a|.
-        relative: L2 norm of b - a over that of a; None where a has none.
+        max_abs: largest |b - a|; None where no element is finite on both sides.
+        relative: L2 norm of b - a over that of a; None where a has none, or nothing is finite.
         cosine: cosine of the angle between a and b; None where one has no norm.
         zeros_a: zeros in A.
         zeros_b: zeros in B.
@@ -42,7 +42,7 @@ class Difference:
     elements: int
     changed: int = 0
     unequal: int = 0
-    max_abs: float = 0.0
+    max_abs: float | None = 0.0
     relative: float | None = 0.0
     cosine: float | None = None
     zeros_a: int = 0
@@ -82,13 +82,14 @@ def difference(a: Weight, b: Weight) -> Difference:
     for start, count in spans:
         _add(sums, a, b, a.chunk(start, count, buffer_a), b.chunk(start, count, buffer_b))
     norms = math.sqrt(sums.square_a) * math.sqrt(sums.square_b)
+    odd = 0 < a.numel == sums.nonfinite
     distance, norm_a = math.sqrt(sums.square_difference), math.sqrt(sums.square_a)
     return Difference(
         elements=a.numel,
         changed=sums.changed,
         unequal=sums.unequal,
-        max_abs=sums.max_abs,
-        relative=distance / norm_a if norm_a else None if distance else 0.0,
+        max_abs=None if odd else sums.max_abs,
+        relative=distance / norm_a if norm_a else None if distance or odd else 0.0,
         cosine=max(-1.0, min(1.0, sums.product / norms)) if norms else None,
         zeros_a=sums.zeros_a,
         zeros_b=sums.zeros_b,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nnopt_cli.report import numbers
+from nnopt_cli.report.inspection_console import FORMATS
 from nnopt_cli.report.page import Page
 from nnopt_cli.report.table import Column
 
@@ -17,18 +18,20 @@ if TYPE_CHECKING:
     from nnopt_cli.report.comparison import Comparison, Side, TensorPair
 
 ORDER = ("changed", "equal", "identical", "shape", "only_a", "only_b")
-WORDS = {"only_a": "only in A", "only_b": "only in B", "shape": "of another shape"}
+WORDS = {"only_a": "only in A", "only_b": "only in B", "shape": "reshaped"}
 
 
 def render(record: Comparison, console: Console, verbose: int = 0) -> None:
     """Show `record` on `console`; identical tensors are listed with `verbose` only."""
     page = Page(console)
-    page.pairs([("A", _side(page, record.a)), ("B", _side(page, record.b))])
+    for letter, side in (("A", record.a), ("B", record.b)):
+        page.line(page.text(letter, "bold"), "  ", page.text(side.path, "bold cyan"))
+        page.line("   ", page.text(_side(page, side), "dim"))
     page.gap()
     page.prose(record.verdict, "bold")
     page.gap()
     _totals(page, record)
-    tally = Counter(row.status for row in record.tensors)
+    tally = Counter[str](row.status for row in record.tensors)
     parts = [f"{numbers.count(tally[key])} {WORDS.get(key, key)}" for key in ORDER if tally[key]]
     page.heading("Tensors", page.joined(parts))
     shown = [row for row in record.having("identical", "equal", "changed") if verbose > 0 or _differs(row)]
@@ -48,8 +51,8 @@ def _differs(row: TensorPair) -> bool:
 
 
 def _side(page: Page, side: Side) -> str:
-    under = f"under {'.'.join(side.key)}" if side.key else ""
-    return page.joined((side.path, side.format, under, numbers.size(side.bytes)))
+    under = f"weights under {'.'.join(side.key)}" if side.key else ""
+    return page.joined((FORMATS.get(side.format, side.format), numbers.size(side.bytes), under))
 
 
 def _totals(page: Page, record: Comparison) -> None:
@@ -71,13 +74,13 @@ def _columns(rows: Sequence[TensorPair]) -> list[Column]:
     types = any(row.dtype_a != row.dtype_b for row in rows)
     return [
         Column("tensor", align="left", flexible=True),
-        Column("dtypes" if types else "", align="left"),
+        Column("dtypes" if types else "", align="left", drop=4),
         Column("changed"),
         Column("max |b-a|"),
         Column("relative", drop=5),
         Column("cosine", drop=6),
         Column("zeros added" if any(row.zeros_added for row in rows) else "", drop=2),
-        Column("revived" if any(row.zeros_revived for row in rows) else "", drop=1),
+        Column("revived" if any(row.zeros_revived for row in rows) else ""),
         Column("survivors" if any(row.zeros_a or row.zeros_b for row in rows) else "", align="left", drop=3),
         Column("non-finite" if any(row.nonfinite for row in rows) else "", style="bold red"),
     ]
@@ -86,7 +89,7 @@ def _columns(rows: Sequence[TensorPair]) -> list[Column]:
 def _row(page: Page, row: TensorPair) -> list[str | Text]:
     name = row.name if row.name_b is None else f"{row.name} = {row.name_b}"
     arrow = f" {page.glyphs.arrow} "
-    types = (row.dtype_a or "") + (arrow + (row.dtype_b or "") if row.dtype_a != row.dtype_b else "")
+    types = f"{row.dtype_a}{arrow}{row.dtype_b}" if row.dtype_a != row.dtype_b else ""
     sparse = row.zeros_a or row.zeros_b
     survivors = f"{numbers.count(row.survivors_changed)} changed" if row.survivors_changed else "identical"
     if row.status != "changed":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.report import numbers
@@ -30,7 +29,7 @@ ALARM = "bold red"
 def render(record: Inspection, console: Console) -> None:
     """Show `record` on `console`."""
     page = Page(console)
-    page.line(page.text(PurePath(record.path).name or record.path, "bold cyan"))
+    page.line(page.text(record.path, "bold cyan"))
     page.pairs(_file(page, record))
     page.gap()
     page.pairs(_totals(page, record))
@@ -38,8 +37,12 @@ def render(record: Inspection, console: Console) -> None:
         _provenance(page, record.provenance)
     shown = len(record.tensors)
     of = f" of {numbers.count(record.tensors_in_file)}" if shown < record.tensors_in_file else ""
-    page.heading("Tensors", f"{numbers.count(shown)}{of}")
-    page.table(_columns(record.tensors), [_row(page, row) for row in record.tensors])
+    types = {row.dtype for row in record.tensors}
+    unlike = len(types) > 1
+    page.heading(
+        "Tensors", f"{numbers.count(shown)}{of}" + (f", all {types.pop()}" if len(types) == 1 else "")
+    )
+    page.table(_columns(record.tensors, unlike), [_row(page, row, unlike) for row in record.tensors])
     page.prose(record.rule, "dim")
     if record.notes:
         page.heading("Notes")
@@ -58,11 +61,10 @@ def _file(page: Page, record: Inspection) -> list[tuple[str, str | Text]]:
         )
     )
     rows: list[tuple[str, str | Text]] = [
-        ("path", record.path),
         ("format", page.joined((FORMATS.get(record.format, record.format), numbers.size(record.bytes)))),
         ("inside", inside),
         ("metadata", ", ".join(f"{key}={value}" for key, value in record.metadata.items())),
-        ("sha256", page.joined((record.sha256 or "",))),
+        ("sha256", record.sha256 or ""),
     ]
     return [row for row in rows if row[1]]
 
@@ -93,14 +95,13 @@ def _provenance(page: Page, made: Mapping[str, Any]) -> None:
     page.pairs(rows)
 
 
-def _columns(rows: Sequence[TensorFigures]) -> list[Column]:
+def _columns(rows: Sequence[TensorFigures], unlike: bool) -> list[Column]:
     """Later columns give way first where space is short; a figure that no tensor has takes none."""
     measured = any(row.zeros is not None for row in rows)
-    unlike = len({row.dtype for row in rows}) > 1
     return [
         Column("tensor", align="left", flexible=True),
         Column("shape", align="left", drop=2),
-        Column("dtype", align="left", drop=3 if unlike else 4),
+        Column("dtype" if unlike else "", align="left", drop=3),
         Column("sparsity" if measured else ""),
         Column("N:M" if any(row.patterns for row in rows) else "", align="left"),
         Column("non-finite" if any(row.nonfinite for row in rows) else "", style=ALARM),
@@ -111,14 +112,14 @@ def _columns(rows: Sequence[TensorFigures]) -> list[Column]:
     ]
 
 
-def _row(page: Page, row: TensorFigures) -> list[str | Text]:
+def _row(page: Page, row: TensorFigures, unlike: bool) -> list[str | Text]:
     sparsity = "" if row.sparsity is None else numbers.percent(row.sparsity)
     fate = "tied" if row.tied_to else row.reason.partition(",")[0]
     name = f"{row.name} = {row.tied_to}" if row.tied_to else row.name
     return [
         page.text(name, ALARM if row.nonfinite else ""),
         page.text(page.shape(row.shape), "dim"),
-        page.text(row.dtype, "dim"),
+        page.text(row.dtype if unlike else "", "dim"),
         page.text(sparsity, "" if row.zeros else "dim"),
         page.text(" ".join(row.patterns), "cyan"),
         numbers.count(row.nonfinite) if row.nonfinite else "",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nnopt_cli.report.table import Column, lines
+from nnopt_cli.report.table import GAP, Column, lines
 from nnopt_cli.report.text import printable
 
 if TYPE_CHECKING:
@@ -71,13 +71,15 @@ class Page:
     def heading(self, text: str, note: str = "") -> None:
         """The name of a section, after an empty line."""
         self.gap()
-        self.line(self.text(text, "bold"), self.text(f"  {note}" if note else "", "dim"))
+        label = self.text(f"{text}  " if note else text, "bold")
+        for number, part in enumerate(self.text(note, "dim").wrap(self.console, self._room(label.cell_len))):
+            part.rstrip()
+            self.line(self.text(" " * label.cell_len) if number else label, part)
 
     def prose(self, sentence: str, style: str = "", *, bullet: bool = False) -> None:
         """Sentences, wrapped between words; with a bullet, the next lines stand under the first."""
         head = f"  {self.glyphs.bullet} " if bullet else ""
-        room = min(self.console.width, PROSE_WIDTH) - len(head)
-        wrapped = self.text(sentence, style).wrap(self.console, max(10, room))
+        wrapped = self.text(sentence, style).wrap(self.console, self._room(len(head)))
         for number, row in enumerate(wrapped):
             row.rstrip()
             self.line(self.text(" " * len(head) if number else head, style), row)
@@ -96,9 +98,20 @@ class Page:
         for line in lines(columns, safe, self.width, indent=indent, ellipsis=self.glyphs.ellipsis):
             self.line(line)
 
+    def _room(self, taken: int) -> int:
+        return max(10, min(self.console.width, PROSE_WIDTH) - taken)
+
     def pairs(self, rows: Iterable[tuple[str, str | Text]]) -> None:
-        """Labels and what they say; a line too long for the terminal is cut in its middle."""
-        self.table((Column(align="left", style="dim"), Column(align="left", flexible=True)), rows)
+        """Labels and what they say; a long text goes on under its beginning, so that nothing is lost."""
+        safe = [(self.text(label, "dim"), self.text(t) if isinstance(t, str) else t) for label, t in rows]
+        indent = 2 + max((label.cell_len for label, _ in safe), default=0) + GAP
+        room = max(10, self.width - indent)
+        for label, said in safe:
+            for number, part in enumerate(said.wrap(self.console, room)):
+                head = self.text("  ").append_text(label) if number == 0 else self.text("")
+                head.pad_right(indent - head.cell_len)
+                part.rstrip()
+                self.line(head, part)
 
     def bar(self, fraction: float, cells: int = 10) -> Text:
         """A bar of `cells`, the first `fraction` of them strong; readable without colour."""

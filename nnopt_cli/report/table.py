@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 GAP = 2  # blanks between columns
-NARROW = 16  # a flexible column is not squeezed below this; other columns go first
+NARROW = 28  # a flexible column is not squeezed below this; other columns go first
 
 
 @dataclass(frozen=True)
@@ -74,21 +74,21 @@ def _natural(column: Column, cells: Sequence[Text]) -> int:
 def _fit(columns: Sequence[Column], widths: dict[int, int], room: int) -> dict[int, int]:
     """Widths that fit into `room`: squeeze the flexible column to NARROW, then drop, then squeeze on."""
     widths = dict(widths)
-    flexible = next((i for i in widths if columns[i].flexible), None)
+    flexible = next((i for i in widths if columns[i].flexible), -1)
 
     def excess() -> int:
         return sum(widths.values()) + GAP * (len(widths) - 1) - room
 
     def squeeze(least: int) -> None:
-        if flexible is not None and excess() > 0:
+        if flexible in widths and excess() > 0:
             widths[flexible] = max(min(least, widths[flexible]), widths[flexible] - excess())
 
-    natural = 0 if flexible is None else widths[flexible]
+    natural = widths.get(flexible, 0)
     squeeze(NARROW)
     while excess() > 0 and (loose := [i for i in widths if columns[i].drop]):
         del widths[max(loose, key=lambda i: columns[i].drop)]
-        if flexible is not None:
-            widths[flexible] = natural
+        if flexible in widths:
+            widths[flexible] = natural  # there may be room for more of it again
         squeeze(NARROW)
     squeeze(4)
     return widths

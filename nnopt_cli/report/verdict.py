@@ -36,12 +36,12 @@ def verdict(rows: Sequence[TensorPair]) -> str:
 
 
 def _structure(rows: Sequence[TensorPair], both: Sequence[TensorPair]) -> str:
-    parts = []
+    parts: list[str] = []
     for status, words in (("only_a", "only in A"), ("only_b", "only in B"), ("shape", "of another shape")):
         if found := sum(row.status == status for row in rows):
-            parts.append(f"{count(found)} {words}")
-    differing = sum(row.status != "identical" for row in both)
-    shared = f"{count(differing)} of the {count(len(both))} others differ" if both else "none is in both"
+            parts.append(f"{count(found) if parts else plural(found, 'tensor')} {words}")
+    differing = count(sum(row.status != "identical" for row in both))
+    shared = f"of the {plural(len(both), 'other')}, {differing} differ" if both else "no tensor is in both"
     return f"A and B differ in structure: {', '.join(parts)}; {shared}."
 
 
