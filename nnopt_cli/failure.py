@@ -51,7 +51,7 @@ class Outcome:
 def failing(early: Early) -> Iterator[Outcome]:
     """Run the body; whatever it raises becomes a message on stderr and `outcome.code`."""
     outcome = Outcome()
-    _forgive_encoding()
+    _settle_streams()
     try:
         with ExitStack() as stack:
             stack.enter_context(_terminated())
@@ -134,8 +134,15 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _forgive_encoding() -> None:
-    """A name that the terminal's encoding lacks must not end a run."""
+def _settle_streams() -> None:
+    """Closed standard streams must not be taken by a model file, nor names that the encoding lacks end a run."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
