@@ -23,15 +23,15 @@ def as_numbers(words: Array, dtype: DType) -> Array:
 
     Exact for every type but 64-bit integers, which round beyond 2**53.
     """
-    if dtype.name == "bfloat16":
-        return (words.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
     if dtype.kind == "float8":
-        table: Array = float8_table(dtype.name)[words]
-        return table
-    if dtype.name == "complex32":
-        pairs = words.view(np.float16).astype(np.float64)
-        return pairs.view(np.complex128)
-    return words.astype(np.complex128 if dtype.kind == "complex" else np.float64)
+        found: Array = float8_table(dtype.name)[words]
+        return found
+    with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one
+        if dtype.name == "bfloat16":
+            return (words.astype(np.uint32) << 16).view(np.float32).astype(np.float64)
+        if dtype.name == "complex32":
+            return words.view(np.float16).astype(np.float64).view(np.complex128)
+        return words.astype(np.complex128 if dtype.kind == "complex" else np.float64)
 
 
 def nonzero(words: Array, dtype: DType) -> Array:
