@@ -90,7 +90,7 @@ def distance(want: Sequence[Any], got: Sequence[Any]) -> float:
         elif a.shape != b.shape:
             return float("inf")
         elif a.numel():
-            a, b = a.to(torch.float64), b.to(torch.float64)
+            a, b = a.detach().to(torch.float64), b.detach().to(torch.float64)
             scale = float(a.abs().max()) or 1.0
             gap = float((a - b).abs().max()) / scale
             worst = max(worst, gap if gap == gap and gap != float("inf") else float("inf"))

@@ -56,7 +56,7 @@ def assemble(
         graph_signature=signature or copy.deepcopy(program.graph_signature),
         state_dict=state,
         range_constraints=copy.copy(program.range_constraints),
-        module_call_graph=copy.deepcopy(program.module_call_graph),
+        module_call_graph=[copy.copy(entry) for entry in program.module_call_graph],
         example_inputs=program.example_inputs,
         constants=constants,
         verifiers=program.verifiers,
