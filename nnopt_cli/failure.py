@@ -135,7 +135,7 @@ def _finite(value: Any) -> Any:
 
 
 def _settle_streams() -> None:
-    """Closed standard streams must not be taken by a model file, nor names that the encoding lacks end a run."""
+    """No model file may take a closed stream's place, and no odd name end a run for want of an encoding."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
