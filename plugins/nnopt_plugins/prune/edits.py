@@ -95,5 +95,9 @@ class PatternEdit:
 
     def __call__(self, words: Array, start: int) -> None:
         keys = self._scorer.keys(words, self._item, start, self._desk)
-        keys[keys >= self._scorer.key.limit] = self._scorer.key.last  # all that must stay stays alike
-        wipe(words, self._pattern.keep(keys, self._item.weight.shape))
+        key = self._scorer.key
+        stays = keys >= key.limit if keys.max() >= key.limit else None
+        if stays is not None:
+            keys[stays] = key.last  # all that must stay is alike
+        keep = self._pattern.keep(keys, self._item.weight.shape)
+        wipe(words, keep if stays is None else keep | stays)

@@ -65,7 +65,8 @@ def magnitude_key(dtypes: Iterable[str]) -> Key:
 
 def bits(words: Array) -> Array:
     """`words` seen as unsigned integers of the same size."""
-    return words.view(f"<u{words.itemsize}")
+    raw: Array = words.view(f"<u{words.itemsize}")
+    return raw
 
 
 def magnitudes(words: Array, dtype: str, key: Key, out: Array) -> Array:
@@ -78,29 +79,35 @@ def magnitudes(words: Array, dtype: str, key: Key, out: Array) -> Array:
         out: 1-D, as long as `words`, of type `key.word`; filled and returned.
     """
     mask = out.dtype.type(key.last >> 1)
+    source = out
     if dtype == key.name:
-        return np.bitwise_and(bits(words), mask, out=out)
-    if dtype == "bfloat16" and key.name == "float32":
+        source = bits(words)
+    elif dtype == "bfloat16" and key.name == "float32":
         np.copyto(out, words)
-        out <<= 16
+        np.left_shift(out, 16, out=out)
     else:
         with np.errstate(invalid="ignore"):  # a signalling NaN becomes a quiet one, still the largest key
             np.copyto(out.view(key.word.replace("u", "f")), floats(words, dtype))
-    return np.bitwise_and(out, mask, out=out)
+    np.bitwise_and(source, mask, out=out)
+    return out
 
 
 def floats(words: Array, dtype: str) -> Array:
     """The weights as float32, or float64 where they are; exact, and not to be changed."""
-    if dtype == "bfloat16":
-        return (words.astype("<u4") << 16).view("<f4")
-    with np.errstate(invalid="ignore"):
-        return words.astype("<f4") if dtype == "float16" else words
+    if dtype in ("float32", "float64"):
+        return words
+    if dtype == "float16":
+        with np.errstate(invalid="ignore"):
+            return words.astype("<f4")
+    wide: Array = words.astype("<u4") << 16
+    return wide.view("<f4")
 
 
 def zero(words: Array, dtype: str) -> Array:
     """Which of `words` are +0 or -0."""
-    sign = 1 << (8 * words.itemsize - 1)
-    return (bits(words) & bits(words).dtype.type(sign - 1)) == 0
+    raw = bits(words)
+    zeros: Array = (raw & raw.dtype.type(np.iinfo(raw.dtype).max >> 1)) == 0
+    return zeros
 
 
 def scores_to_keys(scores: Array, zeros: Array, never: Array) -> Array:

@@ -49,20 +49,18 @@ def keep_largest(keys: Array, n: int, m: int) -> Array:
 def _ranks(keys: Array, m: int) -> Array:
     """How many keys of its group go before each key: those smaller, and those equal and earlier.
 
-    Every pair is compared once, the whole array against itself shifted, which runs at SIMD speed. Pairs
-    across groups are masked out; a group's ranks are the bytes of one word, so that adding what
-    a comparison says about the later key of a pair is a shift of that word.
+    Every pair is compared once, the whole array against itself shifted, which runs at SIMD speed. At
+    first each key counts all earlier ones; a pair whose earlier key is the greater moves one from
+    the later's count to the earlier's. A group's counts are the bytes of one word, so that both are one
+    multiplication; carries between bytes cancel in the sum. Pairs across groups are masked out.
     """
-    word = _PACKED[m]
-    ranks = np.zeros(len(keys), np.uint8)
-    first = np.zeros(len(keys), np.uint8)
-    packed_ranks, packed = ranks.view(word), first.view(word)
+    word = np.dtype(_PACKED[m]).type
+    ranks = np.full(len(keys) // m, sum(place << 8 * place for place in range(m)), word)
+    greater = np.empty(len(keys), np.bool_)
+    pairs = greater.view(word)
     for shift in range(1, m):
-        np.greater(keys[:-shift], keys[shift:], out=first[:-shift].view(np.bool_))
-        pairs = packed.dtype.type(sum(1 << 8 * place for place in range(m - shift)))
-        packed &= pairs
-        packed_ranks += packed
-        packed ^= pairs
-        packed <<= packed.dtype.type(8 * shift)
-        packed_ranks += packed
-    return ranks
+        np.greater(keys[:-shift], keys[shift:], out=greater[:-shift])
+        pairs &= word(sum(1 << 8 * place for place in range(m - shift)))
+        pairs *= word((1 - (1 << 8 * shift)) % (1 << 8 * m))
+        ranks += pairs
+    return ranks.view(np.uint8)

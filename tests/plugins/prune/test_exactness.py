@@ -23,7 +23,7 @@ from prune_models import (
 )
 
 shapes = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 40)), min_size=1, max_size=4)
-SETTINGS = settings(max_examples=150, deadline=None)
+SETTINGS = settings(max_examples=80, deadline=None)
 
 
 @SETTINGS
@@ -80,7 +80,7 @@ def test_weights_that_are_not_finite_stay(data: st.DataObject) -> None:
     "kind", ["normal", "constant", "two values", "mostly zero", "sorted", "layers unlike"]
 )
 def test_larger_than_a_sample(dtype: str, kind: str) -> None:
-    n = 600_000
+    n = 300_000
     rng = np.random.default_rng(3)
     values = {
         "normal": lambda: rng.standard_normal(n),
@@ -93,7 +93,7 @@ def test_larger_than_a_sample(dtype: str, kind: str) -> None:
     words = as_words(values, dtype).reshape(2, -1)
     tensors, dtypes = [words[:, :7], words[:, 7:]], [dtype] * 2
     tensors = [np.ascontiguousarray(tensor) for tensor in tensors]
-    for sparsity in (0.0, 0.3, 0.5, 0.93, 1.0):
+    for sparsity in (0.0, 0.5, 0.93, 1.0):
         k = target(sparsity, n)
         cuts: set[Cut] = set()
         for threads, cap, small in ((1, 1 << 26, 1 << 18), (2, 1 << 12, 1 << 18), (2, 1 << 10, 1 << 30)):
