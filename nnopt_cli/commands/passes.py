@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context
 from nnopt_cli.errors import NnoptError
+from nnopt_cli.plugin.component import Component
 from nnopt_cli.plugin.kinds import Pass
 from nnopt_cli.plugin.options import ComputeOptions, OutputOptions, ReadOptions
 
@@ -60,6 +61,7 @@ def run_pass(cls: type[Pass], context: Context) -> None:
     record = build(
         command=cls.name,
         options=method.table(),
+        settings=_said(method),
         before=before,
         after=after,
         saved=saved,
@@ -106,6 +108,17 @@ def _recorded(model: Model, method: Pass, seed: int) -> Model:
     options = {key: value for key, value in method.table().items() if key != "name"}
     step = {"pass": method.name, **options, **({"seed": seed} if seed else {})}
     return replace(model, provenance=model.provenance.then(step))
+
+
+def _said(method: Pass) -> dict[str, Any]:
+    """What the summary says of the options: its components in any case, of the rest what is no default."""
+    table = method.table()
+    values = {key: getattr(method, key) for key in method.options()}
+    return {
+        key: value.spec() if isinstance(value, Component) else table[key]
+        for key, value in values.items()
+        if isinstance(value, Component) or key in table
+    }
 
 
 def _check(cls: type[Pass], model: object) -> None:

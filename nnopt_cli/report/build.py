@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.report.record import Input, Record, TensorRow, Totals
+from nnopt_cli.report.settings import described
 
 if TYPE_CHECKING:
     from nnopt_cli.formats.tally import Tally
@@ -29,6 +30,7 @@ def build(
     seconds: float,
     peak_bytes: int,
     dry_run: bool,
+    settings: Mapping[str, Any] | None = None,
 ) -> Record:
     """The record of one pass over one model.
 
@@ -42,6 +44,7 @@ def build(
         seconds: wall time of the whole command.
         peak_bytes: peak resident memory of the process.
         dry_run: whether nothing was written.
+        settings: what to say of the options, by name; as they stand in `options` if left out.
     """
     from nnopt_cli import __version__
     from nnopt_cli.model.naming import select
@@ -55,6 +58,7 @@ def build(
     return Record(
         command=command,
         options=dict(options),
+        settings=described(options if settings is None else settings),
         inputs=[
             Input(
                 path=str(before.path),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,9 @@ def render(record: Record, console: Console, verbose: int = 0) -> None:
     _sizes(page, record)
     _layers(page, record, everything=verbose > 0)
     _left_out(page, record)
+    if verbose > 0 and record.facts:
+        page.heading("Facts")
+        page.pairs(pair for key, value in record.facts.items() for pair in _fact(page, key, value))
     if record.notes:
         page.heading("Notes")
         for note in record.notes:
@@ -55,31 +58,10 @@ def render(record: Record, console: Console, verbose: int = 0) -> None:
     _ending(page, record)
 
 
-def settings(options: Mapping[str, Any]) -> list[str]:
-    """A pass's options as one reads them: `sparsity 0.5`, `granularity 2:4`, `criterion random`."""
-    shown = []
-    for key, value in options.items():
-        if key in ("name", "pass") or value in (None, False, [], {}):
-            continue
-        label = key.replace("_", " ")
-        shown.append(label if value is True else f"{label} {_value(value)}")
-    return shown
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, Mapping):
-        inner = ",".join(f"{key}={_value(item)}" for key, item in value.items() if key != "name")
-        name = str(value.get("name", ""))
-        return f"{name}:{inner}" if name and inner else name or inner
-    if isinstance(value, (list, tuple)):
-        return ", ".join(_value(item) for item in value)
-    return str(value)
-
-
 def _title(page: Page, record: Record) -> None:
     names = " + ".join(PurePath(source.path).name or source.path for source in record.inputs)
     page.line(page.text(record.command, "bold"), " ", page.text(names, "bold cyan"))
-    page.prose(page.joined(settings(record.options)) or "default settings", "dim")
+    page.prose(page.joined(record.settings) or "default settings", "dim")
     page.gap()
 
 
@@ -194,6 +176,17 @@ def kinds(names: Sequence[str], times: str = "x") -> str:
     found = Counter(name.rpartition(".")[2] for name in names).most_common()
     shown = [f"{leaf} {times}{count}" for leaf, count in found[:KINDS_SHOWN]]
     return ", ".join(shown + ([f"{len(found) - KINDS_SHOWN} more kinds"] if len(found) > KINDS_SHOWN else []))
+
+
+def _fact(page: Page, key: str, value: Any) -> list[tuple[str, str]]:
+    """A figure as one line; a list of tables as one line each."""
+    label = key.replace("_", " ")
+    if isinstance(value, list) and value and all(isinstance(row, dict) for row in value):
+        rows = [
+            page.joined(f"{name} {numbers.anything(item)}" for name, item in row.items()) for row in value
+        ]
+        return [(label if number == 0 else "", row) for number, row in enumerate(rows)]
+    return [(label, numbers.anything(value))]
 
 
 def _ending(page: Page, record: Record) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.report import numbers
-from nnopt_cli.report.console import settings
 from nnopt_cli.report.page import Page
+from nnopt_cli.report.settings import described
 from nnopt_cli.report.table import Column
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _provenance(page: Page, made: Mapping[str, Any]) -> None:
     rows = [("from", page.joined((str(s.get("path", "")), str(s.get("sha256", ""))))) for s in sources]
     for number, step in enumerate((s for s in made["steps"] if isinstance(s, Mapping)), 1):
         name = str(step.get("pass", step.get("name", "")))
-        rows.append((f"step {number}", page.joined((name, *settings(step)))))
+        rows.append((f"step {number}", page.joined((name, *described(step)))))
     page.pairs(rows)
 
 

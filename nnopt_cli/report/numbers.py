@@ -73,3 +73,10 @@ def number(value: float | None) -> str:
     if math.isfinite(value) and 1e-4 <= abs(value) < 1e5:
         return f"{value:.4g}"
     return f"{value:.1e}"
+
+
+def anything(value: object) -> str:
+    """A number as above, anything else as text."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return str(value)
+    return count(value) if isinstance(value, int) else number(value)

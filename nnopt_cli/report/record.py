@@ -63,6 +63,7 @@ class Record(Row):
 
     command: str  # the pass's name
     options: dict[str, Any]  # the pass as a recipe table
+    settings: list[str]  # the same as one reads it: `sparsity 0.5`, `granularity 2:4`
     inputs: list[Input]
     output: str | None  # None after --dry-run
     dry_run: bool = False

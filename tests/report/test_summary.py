@@ -13,7 +13,8 @@ from rich.cells import cell_len
 from nnopt_cli import Run
 from nnopt_cli.model.naming import select
 from nnopt_cli.report.build import build
-from nnopt_cli.report.console import render, settings
+from nnopt_cli.report.console import render
+from nnopt_cli.report.settings import described
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -173,5 +174,8 @@ def test_settings_read_like_the_command_line() -> None:
         "criterion": {"name": "noisy", "sd": 2},
         "dry": True,
     }
-    assert settings(options) == ["sparsity 0.5, a.*=0.8", "criterion noisy:sd=2", "dry"]
-    assert settings({"granularity": {"name": "weight"}, "include": []}) == ["granularity weight"]
+    assert described(options) == ["sparsity 0.5, a.*=0.8", "criterion noisy:sd=2", "dry"]
+    assert described({"granularity": {"name": "weight"}, "include": [], "t": 0.0, "off": False}) == [
+        "granularity weight",
+        "t 0.0",
+    ]
