@@ -6,28 +6,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nnopt_cli.graph.blocks import Block as Block
+    from nnopt_cli.graph.blocks import blocks as blocks
+    from nnopt_cli.graph.blocks import without_blocks as without_blocks
+    from nnopt_cli.graph.check import Check as Check
+    from nnopt_cli.graph.check import check_cut as check_cut
+    from nnopt_cli.graph.check import distance as distance
+    from nnopt_cli.graph.cost import Cost as Cost
+    from nnopt_cli.graph.cost import Costs as Costs
+    from nnopt_cli.graph.cost import costs as costs
     from nnopt_cli.graph.coupling import Coupling as Coupling
     from nnopt_cli.graph.coupling import Frozen as Frozen
     from nnopt_cli.graph.coupling import analyse as analyse
+    from nnopt_cli.graph.coupling import identity as identity
     from nnopt_cli.graph.cut import cut as cut
+    from nnopt_cli.graph.inputs import sample_inputs as sample_inputs
     from nnopt_cli.graph.keep import Keep as Keep
     from nnopt_cli.graph.reference import run as run
     from nnopt_cli.graph.reference import run_masked as run_masked
     from nnopt_cli.graph.units import Group as Group
     from nnopt_cli.graph.units import Member as Member
     from nnopt_cli.graph.units import groups as groups
+    from nnopt_cli.graph.units import mass as mass
 
 _HOME = {
+    "Block": "blocks",
+    "blocks": "blocks",
+    "without_blocks": "blocks",
+    "Check": "check",
+    "check_cut": "check",
+    "distance": "check",
+    "Cost": "cost",
+    "Costs": "cost",
+    "costs": "cost",
     "Coupling": "coupling",
     "Frozen": "coupling",
     "analyse": "coupling",
+    "identity": "coupling",
     "cut": "cut",
+    "sample_inputs": "inputs",
     "Keep": "keep",
     "run": "reference",
     "run_masked": "reference",
     "Group": "units",
     "Member": "units",
     "groups": "units",
+    "mass": "units",
 }
 __all__ = list(_HOME)
 

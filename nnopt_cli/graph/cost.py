@@ -22,6 +22,9 @@ from nnopt_cli.graph.rules.contract import convolution_form, einsum_terms
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+    from nnopt_cli.graph.coupling import Coupling
+    from nnopt_cli.graph.keep import Keep
+
 Sizes = Callable[[Node], list[int]]
 
 
@@ -61,10 +64,20 @@ class Costs:
     peak_bytes: int
 
 
-def costs(program: ExportedProgram, batch: int = 1) -> Costs:
-    """Count a program's cost for a batch of `batch`; other dynamic sizes are those it was exported with."""
+def costs(
+    program: ExportedProgram,
+    batch: int = 1,
+    coupling: Coupling | None = None,
+    keep: Keep | None = None,
+) -> Costs:
+    """Count a program's cost for a batch of `batch`; other dynamic sizes are those it was exported with.
+
+    With `coupling` and `keep`: what the program would cost after that cut, without making it.
+    """
     names = {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs if spec.target}
     sized = _sized(program, batch)
+    if coupling is not None and keep is not None:
+        sized = _after(sized, coupling, keep)
     layers = []
     for node in program.graph.nodes:
         count = MACS.get(operator_name(node)) if node.op == "call_function" else None
@@ -72,15 +85,33 @@ def costs(program: ExportedProgram, batch: int = 1) -> Costs:
             weight = next((names[s.name] for s in node.all_input_nodes if s.name in names), None)
             name = operator_name(node)
             layers.append(Cost(node.name, name, weight, count(node, sized), _bytes(node, sized)))
-    return Costs(
-        tuple(layers), sum(layer.macs for layer in layers), parameters(program), _peak(program, sized)
-    )
+    total = sum(layer.macs for layer in layers)
+    return Costs(tuple(layers), total, parameters(program, sized), _peak(program, sized))
 
 
-def parameters(program: ExportedProgram) -> int:
+def parameters(program: ExportedProgram, sized: Sizes | None = None) -> int:
     """Elements of all parameters, tied ones counted once."""
-    named = (program.state_dict[name] for name in program.graph_signature.parameters)
-    return sum({identity(tensor): tensor.numel() for tensor in named}.values())
+    targets = {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs}
+    wanted = set(program.graph_signature.parameters)
+    found = {}
+    for node in program.graph.nodes:
+        if node.op == "placeholder" and targets.get(node.name) in wanted:
+            shape = sized(node) if sized else [int(size) for size in sizes(node)]
+            found[identity(program.state_dict[targets[node.name]])] = math.prod(shape)
+    return sum(found.values())
+
+
+def _after(sized: Sizes, coupling: Coupling, keep: Keep) -> Sizes:
+    """Sizes as a cut would leave them."""
+
+    def left(node: Node) -> list[int]:
+        before, value = sized(node), coupling.values.get(node)
+        if not value or isinstance(value[0], list):
+            return before
+        pairs = zip(before, value, strict=True)
+        return [n if dim is None or not len(dim) else n * keep.count(dim) // len(dim) for n, dim in pairs]
+
+    return left
 
 
 def _sized(program: ExportedProgram, batch: int) -> Sizes:

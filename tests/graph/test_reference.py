@@ -185,3 +185,12 @@ def test_distance_sees_shapes_and_values_that_are_not_finite() -> None:
     assert distance([ones], [torch.ones(3)]) == float("inf")
     assert distance([ones], [torch.tensor([1.0, float("nan")])]) == float("inf")
     assert distance([ones, ones], [ones]) == float("inf")
+
+
+def test_costs_are_foretold_without_cutting(program: Any) -> None:
+    coupling = analyse(program)
+    keep = half(coupling)
+    foretold, real = costs(program, 3, coupling, keep), costs(cut(program, coupling, keep), 3)
+    assert (foretold.macs, foretold.parameters) == (real.macs, real.parameters)
+    assert [layer.macs for layer in foretold.layers] == [layer.macs for layer in real.layers]
+    assert foretold.peak_bytes == real.peak_bytes
