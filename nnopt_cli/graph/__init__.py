@@ -6,9 +6,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nnopt_cli.graph.blocks import Block as Block
-    from nnopt_cli.graph.blocks import blocks as blocks
-    from nnopt_cli.graph.blocks import without_blocks as without_blocks
     from nnopt_cli.graph.check import Check as Check
     from nnopt_cli.graph.check import check_cut as check_cut
     from nnopt_cli.graph.check import distance as distance
@@ -19,20 +16,23 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.coupling import Frozen as Frozen
     from nnopt_cli.graph.coupling import analyse as analyse
     from nnopt_cli.graph.coupling import identity as identity
-    from nnopt_cli.graph.cut import cut as cut
+    from nnopt_cli.graph.cutting import cut as cut
     from nnopt_cli.graph.inputs import sample_inputs as sample_inputs
     from nnopt_cli.graph.keep import Keep as Keep
     from nnopt_cli.graph.reference import run as run
     from nnopt_cli.graph.reference import run_masked as run_masked
+    from nnopt_cli.graph.residual import Block as Block
+    from nnopt_cli.graph.residual import blocks as blocks
+    from nnopt_cli.graph.residual import without_blocks as without_blocks
     from nnopt_cli.graph.units import Group as Group
     from nnopt_cli.graph.units import Member as Member
     from nnopt_cli.graph.units import groups as groups
     from nnopt_cli.graph.units import mass as mass
 
 _HOME = {
-    "Block": "blocks",
-    "blocks": "blocks",
-    "without_blocks": "blocks",
+    "Block": "residual",
+    "blocks": "residual",
+    "without_blocks": "residual",
     "Check": "check",
     "check_cut": "check",
     "distance": "check",
@@ -43,7 +43,7 @@ _HOME = {
     "Frozen": "coupling",
     "analyse": "coupling",
     "identity": "coupling",
-    "cut": "cut",
+    "cut": "cutting",
     "sample_inputs": "inputs",
     "Keep": "keep",
     "run": "reference",

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from nnopt_cli.graph import Coupling, Keep, analyse, cut, groups
-from nnopt_cli.graph.blocks import blocks, without_blocks
 from nnopt_cli.graph.check import check_cut, distance
 from nnopt_cli.graph.cost import costs
 from nnopt_cli.graph.inputs import sample_inputs
 from nnopt_cli.graph.reference import run
+from nnopt_cli.graph.residual import blocks, without_blocks
 
 
 class Residual(nn.Module):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch.fx import Graph, Node
 
 from nnopt_cli.graph.coupling import is_tensor, sizes
-from nnopt_cli.graph.cut import assemble
+from nnopt_cli.graph.cutting import assemble
 from nnopt_cli.graph.rules.base import operator_name
 
 if TYPE_CHECKING:
