@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch loads: its threads sleep while others work
 
@@ -102,3 +103,8 @@ def reset_peak() -> None:
     """Start a new peak."""
     with open("/proc/self/clear_refs", "w") as control:  # noqa: PTH123
         control.write("5")
+
+
+def nnopt() -> list[str]:
+    """The command of this interpreter's environment."""
+    return [str(Path(sys.executable).parent / "nnopt")]

@@ -122,7 +122,7 @@ def scores_to_keys(scores: Array, zeros: Array, never: Array) -> Array:
         plain = np.asarray(scores, "<f8") + 0.0  # also makes -0.0 equal to 0.0
     raw = plain.view("<u8")
     flip = (plain.view("<i8") >> 63).view("<u8") | np.uint64(1 << 63)
-    keys = np.maximum(raw ^ flip, np.uint64(1))
+    keys: Array = np.maximum(raw ^ flip, np.uint64(1))
     keys[zeros] = 0
     keys[never | np.isnan(plain)] = SCORE_NEVER
     return keys
