@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.coupling import analyse as analyse
     from nnopt_cli.graph.coupling import identity as identity
     from nnopt_cli.graph.cutting import cut as cut
+    from nnopt_cli.graph.evidence import Evidence as Evidence
+    from nnopt_cli.graph.evidence import Units as Units
     from nnopt_cli.graph.inputs import sample_inputs as sample_inputs
     from nnopt_cli.graph.keep import Keep as Keep
     from nnopt_cli.graph.reference import run as run
@@ -48,6 +50,8 @@ _HOME = {
     "Keep": "keep",
     "run": "reference",
     "run_masked": "reference",
+    "Evidence": "evidence",
+    "Units": "evidence",
     "Group": "units",
     "Member": "units",
     "groups": "units",
