@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nnopt_cli.plugin.kinds import Grouping as Grouping
     from nnopt_cli.plugin.kinds import Pass as Pass
     from nnopt_cli.plugin.kinds import Pattern as Pattern
+    from nnopt_cli.plugin.kinds import Structure as Structure
     from nnopt_cli.plugin.kinds import Where as Where
     from nnopt_cli.run import Run as Run
 
@@ -58,6 +59,7 @@ _HOME = {
     "Grouping": "plugin.kinds",
     "Pass": "plugin.kinds",
     "Pattern": "plugin.kinds",
+    "Structure": "plugin.kinds",
     "Where": "plugin.kinds",
     "Run": "run",
 }

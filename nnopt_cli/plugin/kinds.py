@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from nnopt_cli.formats.weight import Array
+    from nnopt_cli.graph import Coupling, Group, Units
     from nnopt_cli.model.model import Model
     from nnopt_cli.run import Run
 
@@ -48,7 +49,7 @@ class Where:
 
 
 class Criterion(Component, kind="criterion"):
-    """Says how important each weight is; the least important are pruned first.
+    """Says how important each weight, or each unit of a graph, is; the least important go first.
 
     Class attributes:
         by_magnitude: promise that scores order and tie exactly as |w| does. Bit patterns are then
@@ -56,6 +57,7 @@ class Criterion(Component, kind="criterion"):
     """
 
     by_magnitude: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = False  # `Units` then hold gradients and activations, from --data
 
     @abstractmethod
     def score(self, values: Array, where: Where) -> Array:
@@ -71,9 +73,24 @@ class Criterion(Component, kind="criterion"):
             Weights that are zero count as least important whatever their score.
         """
 
+    def score_units(self, units: Units) -> Array:
+        """Importance of each unit (channel, head) of a group: by default the sum of its weights' scores.
+
+        Returns:
+            One finite number per unit, larger for more important. Scores of different groups are
+            compared only under `--scope global`, after division by each group's mean.
+        """
+        import numpy as np
+
+        total = np.zeros(len(units))
+        for index, (member, matrix) in enumerate(units.matrices()):
+            where = Where(member.parameter, index, 0, units.evidence.seed)
+            total += np.asarray(self.score(matrix.numpy().reshape(-1), where)).reshape(matrix.shape).sum(1)
+        return total
+
 
 class Granularity(Component, kind="granularity"):
-    """Says what is removed at once. Extend `Grouping` or `Pattern`."""
+    """Says what is removed at once. Extend `Grouping`, `Pattern` or, on graphs, `Structure`."""
 
 
 class Grouping(Granularity, kind="granularity"):
@@ -103,6 +120,14 @@ class Grouping(Granularity, kind="granularity"):
     def remark(self, shape: tuple[int, ...]) -> str:
         """What does not come out even in a tensor of `shape`, for the summary; empty if all does."""
         return ""
+
+
+class Structure(Granularity, kind="granularity"):
+    """Parts of a graph that are removed physically: the model becomes smaller, not sparser."""
+
+    @abstractmethod
+    def candidates(self, coupling: Coupling) -> list[Group]:
+        """The groups whose units may go."""
 
 
 class Pattern(Granularity, kind="granularity"):
