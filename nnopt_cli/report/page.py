@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 PROSE_WIDTH = 100  # sentences are no easier to read on a wider line
+WIDE = 110  # cells from which a line has room for a longer bar
 ENDLESS = 100_000  # cells; where the output is no terminal, `grep` wants whole names
 
 
@@ -113,8 +114,9 @@ class Page:
                 part.rstrip()
                 self.line(head, part)
 
-    def bar(self, fraction: float, cells: int = 10) -> Text:
-        """A bar of `cells`, the first `fraction` of them strong; readable without colour."""
+    def bar(self, fraction: float) -> Text:
+        """A bar, the first `fraction` of it strong; readable without colour."""
+        cells = 20 if WIDE <= self.width < ENDLESS else 10
         full = round(min(1.0, max(0.0, fraction)) * cells)
         bar = self.text(self.glyphs.full * full, "cyan")
         return bar.append(self.glyphs.rest * (cells - full), "dim")
