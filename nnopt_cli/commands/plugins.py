@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nnopt_cli.commands.common import PROJECT, Arg, CommandSpec, Context
 from nnopt_cli.errors import FAILED
 from nnopt_cli.plugin.component import option
+from nnopt_cli.plugin.fields import schema_of
 from nnopt_cli.plugin.manager import Wanted
 from nnopt_cli.plugin.options import Options
 
@@ -47,7 +49,7 @@ def _component(cls: type[Component]) -> dict[str, Any]:
     return {
         "kind": cls.kind,
         "name": cls.name,
-        "help": cls.__dict__.get("__doc__") or "",
+        "help": inspect.cleandoc(cls.__dict__.get("__doc__") or ""),
         "options": _schema(cls),
     }
 
@@ -56,7 +58,7 @@ def _schema(cls: type[Component]) -> Mapping[str, Any]:
     from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
     try:
-        return cls.model_json_schema()
+        return schema_of(cls)
     except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError) as error:
         return {"type": "object", "$comment": f"the type of an option has no JSON schema: {error}"}
 

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from nnopt_cli.plugin.component import Component, plain
 from nnopt_cli.plugin.explain import explain
+from nnopt_cli.plugin.fields import schema_of
 from nnopt_cli.plugin.kinds import Criterion, Grouping, Pass, Pattern
 
 
@@ -75,7 +76,7 @@ def _check_round_trips(cls: type[Component], component: Component) -> None:
     except ValidationError as error:
         raise AssertionError(f"a default is not valid: {explain(error, cls, flags=False)}") from error
     assert again == component, f"its defaults do not pass its own validation: {again!r} from {whole}"
-    schema = cls.model_json_schema()
+    schema = schema_of(cls)
     json.dumps(schema)
     assert set(schema.get("properties", {})) == set(cls.model_fields), "its JSON schema lacks options"
 

@@ -127,6 +127,21 @@ def default_text(info: FieldInfo) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
+def schema_of(cls: type[Component]) -> dict[str, Any]:
+    """The JSON schema of a component's options; an option that is a component says its `kind`.
+
+    Raises pydantic's PydanticInvalidForJsonSchema for a type that has none.
+    """
+    schema = cls.model_json_schema()
+    for name, info in cls.model_fields.items():
+        option = schema["properties"][name]
+        if kind := shape(info).kind:
+            option["kind"] = kind
+            if not info.is_required():
+                option["default"] = default_text(info) or None
+    return schema
+
+
 def _bare(annotation: Any) -> Any:
     """Without `Annotated` and without `| None`."""
     while get_origin(annotation) is Annotated:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 from nnopt_cli import Component, Model, Pass, Run, TensorFilter, UsageError, option
-from nnopt_cli.plugin.fields import default_text, key_of, limits, metavar, shape
+from nnopt_cli.plugin.fields import default_text, key_of, limits, metavar, schema_of, shape
 from nnopt_cli.plugin.flags import clashes, gather, parameters, reserved
 from nnopt_cli.plugin.options import SHARED, CommonOptions, Options
 from nnopt_cli.plugin.registry import Registry
@@ -164,6 +165,15 @@ def test_reserved_flags_cover_all_that_are_shared():
 def test_shared_flags_are_distinct():
     names = [key_of(name) for model in SHARED for name in model.model_fields]
     assert len(names) == len(set(names))
+
+
+def test_the_schema_says_defaults_and_kinds():
+    options = schema_of(Paint)["properties"]
+    assert options["colour"]["default"] == "red:depth=2"
+    assert options["colour"]["kind"] == "colour"
+    assert options["word"]["enum"] == ["global", "layer"]
+    assert (options["plain"]["minimum"], options["plain"]["exclusiveMaximum"]) == (0, 10)
+    json.dumps(options)
 
 
 def test_clashes():

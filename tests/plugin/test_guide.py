@@ -59,7 +59,7 @@ def test_its_commands_work(project, blocks):
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
         assert done.returncode == 0, (line, done.stderr)
         assert done.stderr == "", line
-    assert (folder / "nnopt-clip" / "pyproject.toml").exists()
+    assert (folder / "nnopt-trim" / "pyproject.toml").exists()
 
 
 def test_every_hook_is_in_it():
