@@ -31,13 +31,21 @@ def cut(program: ExportedProgram, coupling: Coupling, keep: Keep) -> ExportedPro
         RuntimeError: the sizes do not fit together, which is a defect of a rule, never of the model.
     """
     state, constants = _smaller(program, coupling, keep)
-    graph: Graph = copy.deepcopy(program.graph)
+    graph = duplicate(program.graph)
     pairs = list(zip(program.graph.nodes, graph.nodes, strict=True))
     for old, new in pairs:
         if new.op == "call_function" and old in coupling.values:
             resize(coupling, keep, old, new)
     _refresh(program, graph, {**constants, **state}, {new: old for old, new in pairs})
     return assemble(program, graph, state, constants)
+
+
+def duplicate(graph: Graph) -> Graph:
+    """A copy whose nodes keep their names, which a signature goes by; torch renames what shadows a builtin."""
+    out: Graph = copy.deepcopy(graph)
+    for old, new in zip(graph.nodes, out.nodes, strict=True):
+        new.name = old.name
+    return out
 
 
 def assemble(

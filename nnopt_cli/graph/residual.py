@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from torch.fx import Graph, Node
 
 from nnopt_cli.graph.coupling import is_tensor, sizes
-from nnopt_cli.graph.cutting import assemble
+from nnopt_cli.graph.cutting import assemble, duplicate
 from nnopt_cli.graph.rules.base import operator_name
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _block(add: Node, skip: Node, branch: Node, inside: set[Node], targets: dict
 
 def without_blocks(program: ExportedProgram, removed: list[Block]) -> ExportedProgram:
     """The program with the branches taken out: each sum becomes its skip, and what only they used goes."""
-    graph = copy.deepcopy(program.graph)
+    graph = duplicate(program.graph)
     named = {node.name: node for node in graph.nodes}
     for block in removed:
         add, branch = named[block.add], named[block.branch]
