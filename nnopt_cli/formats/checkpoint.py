@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from nnopt_cli.formats.weight import Weight
 
-Format = Literal["safetensors", "torch", "torch-legacy", "torchscript", "pickle"]
+Format = Literal["safetensors", "torch", "torch-legacy", "torchscript", "pickle", "pt2"]
 
 
 @dataclass(frozen=True)

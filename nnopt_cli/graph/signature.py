@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
+_ENDLESS = 1 << 40  # sizes have no limit of their own; some exports write the largest integer
+
 
 def input_spec(program: ExportedProgram) -> InputSpec:
     """The inputs of `program` in the order of its placeholders.
@@ -64,9 +66,9 @@ def _dim(size: Any, ranges: dict[str, Any], batch: str) -> int | Dim:
 
 def _bounds(found: Any) -> tuple[int, int | None]:
     """A range of the program; a lower end of 2 is export's own assumption and is not enforced."""
-    low = int(found.lower) if found is not None and found.lower.is_finite else 1
-    finite = found is not None and found.upper.is_finite and int(found.upper) < 1 << 40
-    return (low if low > 2 else 1), int(found.upper) if finite else None
+    low = int(found.lower) if found is not None and found.lower.is_Integer else 1
+    high = int(found.upper) if found is not None and found.upper.is_Integer else _ENDLESS
+    return (low if low > 2 else 1), high if high < _ENDLESS else None
 
 
 def _below(node: Node) -> int:

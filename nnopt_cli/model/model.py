@@ -1,25 +1,33 @@
-"""`Model`: weights and, when it is known, a graph. This file knows the weights rung."""
+"""`Model`: weights and, when they are known, the module and the graph that they belong to."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.model.provenance import Provenance
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
+    from torch.export import ExportedProgram
 
     from nnopt_cli.formats.checkpoint import Container
     from nnopt_cli.formats.weight import ChunkEdit, Weight
+    from nnopt_cli.model.arch import Architecture
+    from nnopt_cli.model.graph_source import GraphSource
+    from nnopt_cli.model.inputs import InputSpec
+
+Rung = Literal["weights", "module", "graph"]
+_RUNGS: tuple[Rung, ...] = ("weights", "module", "graph")
 
 
 @dataclass(frozen=True)
 class Model:
-    """A model on the weights rung: named tensors, read lazily; a pass returns a new one.
+    """Named tensors, read lazily, and how they are computed with, if that is known; a pass returns a new one.
 
     Attributes:
         weights: every tensor of the state dict in the file's order, under the model's own names
@@ -27,17 +35,106 @@ class Model:
         container: how the file held them, which is how the output will hold them.
         provenance: the passes so far, from this run and from the input's own record.
         notes: what the user should know about how the file was read.
+        arch: how to build the module that the weights belong to.
+        graph: where the program that computes with them comes from.
     """
 
     weights: Mapping[str, Weight]
     container: Container
     provenance: Provenance = field(default_factory=Provenance)
     notes: tuple[str, ...] = ()
+    arch: Architecture | None = None
+    graph: GraphSource | None = None
 
     @property
     def path(self) -> Path:
         """The file or folder that the model was read from."""
         return self.container.path
+
+    @property
+    def rung(self) -> Rung:
+        """What is known: only `weights`, a `module` to load them into, or a `graph`."""
+        return "graph" if self.graph else "module" if self.arch else "weights"
+
+    @property
+    def inputs(self) -> InputSpec | None:
+        """What the model is fed; None below the graph rung."""
+        return self.graph.inputs if self.graph else None
+
+    @property
+    def structure_changed(self) -> bool:
+        """Whether the model no longer fits its source, so that only a `.pt2` can hold all of it."""
+        return self.graph is not None and self.graph.structure_changed
+
+    def require(self, rung: Rung) -> None:
+        """Raise NnoptError, which says what to add, where the model is on a lower rung."""
+        if _RUNGS.index(rung) <= _RUNGS.index(self.rung):
+            return
+        if rung == "graph" and self.arch:
+            raise NnoptError(
+                f"{self.path}: this needs the model's graph, and to export the module takes an input",
+                "Add --input, such as 3x224x224, float32[N,128] or ids=int64[N,16]<30522.",
+            )
+        more = " and --input (such as 3x224x224)" if rung == "graph" else ""
+        raise NnoptError(
+            f"{self.path}: this needs the model's {rung}, and the file holds weights only",
+            f"Add --arch (PATH.py:FUNCTION, timm:NAME, torchvision:NAME or hf:FOLDER){more}, or give a .pt2, "
+            "which `nnopt convert` writes from them.",
+        )
+
+    def module(self) -> nn.Module:
+        """A new module with the weights as they are now, in evaluation mode.
+
+        It is built by the model's source where that is known (at the sizes that the graph has now), else
+        it is the program as a module.
+
+        Raises NnoptError: the rung is lower, or the weights do not fit what the source builds.
+        """
+        from nnopt_cli.model.fit import fill
+        from nnopt_cli.model.rebuild import rebuild
+
+        self.require("module")
+        if self.arch is None:
+            module: nn.Module = self.program().module()
+            return module
+        if self.structure_changed:
+            return rebuild(self.arch, self.program(), self.weights)
+        module = self.arch.build()
+        fill(module, self.weights, self.arch.spec)
+        return module
+
+    def program(self) -> ExportedProgram:
+        """The program with the weights as they are now, in memory. Not to be changed in place.
+
+        Raises NnoptError: the rung is lower, or the module cannot be exported.
+        """
+        self.require("graph")
+        assert self.graph is not None
+        return self.graph.program(self.weights)
+
+    def with_program(self, program: ExportedProgram, *, structure_changed: bool) -> Model:
+        """The same model with `program` in place of its graph and weights.
+
+        Args:
+            program: it is held, not copied; its `state_dict` gives the weights, tied ones tied.
+            structure_changed: whether sizes or operators differ from this model's.
+        """
+        from nnopt_cli.model.graph_source import HeldGraph
+        from nnopt_cli.model.program_weights import program_weights
+
+        weights = program_weights(program)
+        graph = HeldGraph(program, weights, structure_changed or self.structure_changed)
+        container = replace(
+            self.container,
+            format="pt2",
+            key=(),
+            prefix="",
+            tree=None,
+            shards=None,
+            rebuilt=False,
+            metadata={},
+        )
+        return replace(self, weights=weights, container=container, graph=graph)
 
     def unique(self) -> dict[str, Weight]:
         """The weights without the second and later names of tied ones."""

@@ -1,0 +1,157 @@
+"""`GraphSource`: where a model's `ExportedProgram` comes from. It is read or exported on first use."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from nnopt_cli.errors import NnoptError
+
+if TYPE_CHECKING:
+    import torch
+    from torch.export import ExportedProgram
+
+    from nnopt_cli.formats.weight import Weight
+    from nnopt_cli.model.arch import Architecture
+    from nnopt_cli.model.inputs import InputSpec
+
+    Made = tuple[ExportedProgram, Mapping[str, str], Mapping[str, Weight]]
+
+
+class GraphSource(ABC):
+    """A program, and the weights that it was made with.
+
+    Attributes:
+        structure_changed: whether sizes or operators differ from what the model's source makes.
+        notes: what the user should know about how it was made; complete once it was.
+    """
+
+    structure_changed = False
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self._base: ExportedProgram | None = None
+        self._names: Mapping[str, str] = {}  # the program's name -> the model's
+        self._origin: Mapping[str, Weight] = {}  # what the program was made with, by the model's name
+        self._inputs: InputSpec | None = None
+
+    @property
+    def inputs(self) -> InputSpec:
+        """What the program is fed."""
+        from nnopt_cli.graph.signature import input_spec
+
+        if self._inputs is None:
+            self._inputs = input_spec(self.base({}))
+        return self._inputs
+
+    def base(self, weights: Mapping[str, Weight]) -> ExportedProgram:
+        """The program as it was made, once; a module that is exported takes `weights` for it."""
+        if self._base is None:
+            self._base, self._names, self._origin = self._make(weights)
+        return self._base
+
+    def program(self, weights: Mapping[str, Weight]) -> ExportedProgram:
+        """The program with `weights`: the same object as before where none of them was edited.
+
+        Raises NnoptError where a weight no longer has the shape or dtype that the graph was made for.
+        """
+        base = self.base(weights)
+        changed = {
+            name: weights[ours]
+            for name, ours in self._names.items()
+            if ours in weights and weights[ours] is not self._origin[ours]
+        }
+        return with_weights(base, changed) if changed else base
+
+    @abstractmethod
+    def _make(self, weights: Mapping[str, Weight]) -> Made:
+        """The program, whose weights have which names in the model, and what these were."""
+
+
+class FileGraph(GraphSource):
+    """A program in a `.pt2` file."""
+
+    def __init__(
+        self,
+        read: Callable[[], ExportedProgram],
+        weights: Mapping[str, Weight],
+        structure_changed: bool = False,
+    ) -> None:
+        """`read` gives the program; `weights` are the file's own, by the program's names."""
+        super().__init__()
+        self._read = read
+        self._weights = weights
+        self.structure_changed = structure_changed
+
+    def _make(self, weights: Mapping[str, Weight]) -> Made:
+        return self._read(), {name: name for name in self._weights}, self._weights
+
+
+class ModuleGraph(GraphSource):
+    """A module that is exported."""
+
+    def __init__(self, arch: Architecture, inputs: InputSpec) -> None:
+        super().__init__()
+        self._arch = arch
+        self._inputs = inputs
+
+    def _make(self, weights: Mapping[str, Weight]) -> Made:
+        from nnopt_cli.graph.export import export
+        from nnopt_cli.model.fit import fill
+
+        module = self._arch.build()
+        fit = fill(module, weights, self._arch.spec)
+        assert self._inputs is not None
+        program = export(module, self._inputs, self._arch.spec)
+        self.notes += fit.notes
+        return program, fit.names, weights
+
+
+class HeldGraph(GraphSource):
+    """A program in memory."""
+
+    def __init__(
+        self, program: ExportedProgram, weights: Mapping[str, Weight], structure_changed: bool
+    ) -> None:
+        super().__init__()
+        self._base, self._origin = program, weights
+        self._names = {name: name for name in weights}
+        self.structure_changed = structure_changed
+
+    def _make(self, weights: Mapping[str, Weight]) -> Made:
+        raise AssertionError("it is held from the start")
+
+
+def with_weights(program: ExportedProgram, changed: Mapping[str, Weight]) -> ExportedProgram:
+    """`program` with other values in the named tensors, in new memory; what is tied stays tied."""
+    import torch
+
+    from nnopt_cli.graph.coupling import identity
+    from nnopt_cli.graph.cutting import assemble, duplicate
+
+    made: dict[object, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {**program.constants, **program.state_dict}
+    for name, weight in changed.items():
+        old = tensors[name]
+        if identity(old) not in made:
+            made[identity(old)] = _like(name, old, weight)
+    state, constants = dict(program.state_dict), dict(program.constants)
+    for home in (state, constants):
+        for name, tensor in home.items():
+            if isinstance(tensor, torch.Tensor):
+                home[name] = made.get(identity(tensor), tensor)
+    return assemble(program, duplicate(program.graph), state, constants)
+
+
+def _like(name: str, old: torch.Tensor, weight: Weight) -> torch.Tensor:
+    from torch import nn
+
+    new = weight.torch()
+    if new.shape != old.shape or new.dtype != old.dtype:
+        raise NnoptError(
+            f"{name}: the graph was made for {str(old.dtype)[6:]}{list(old.shape)}, and the weight is now "
+            f"{weight.dtype}{list(weight.shape)}",
+            "Change the program itself, and take it over with Model.with_program.",
+        )
+    return nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
