@@ -42,8 +42,12 @@ def check_target(path: Path, *, folder: bool, force: bool, inputs: Sequence[Path
     Raises:
         NnoptError: the output exists, is or holds an input, or its folder is missing.
     """
-    place = Path(os.path.realpath(path)) if path.is_symlink() else path.absolute()
-    place = Path(os.path.normpath(place))
+    with explained(path, 0):
+        path.exists()  # a name that is too long, a folder that may not be entered
+    if path.is_symlink() or path.name in ("", ".."):
+        place = Path(os.path.realpath(path))
+    else:  # by the system's own steps: `link/..` is above what the link points to
+        place = Path(os.path.realpath(path.parent)) / path.name
     if not place.name:
         raise NnoptError(f"{path}: not a name that an output can have", _ANOTHER)
     for source in inputs:
@@ -87,7 +91,7 @@ def explained(path: Path, size: int) -> Iterator[None]:
         if error.errno in (errno.ENOTEMPTY, errno.ENOTDIR):  # appeared in a new folder's place meanwhile
             raise exists(path) from error
         if error.errno in FULL:
-            raise _full(path, size, _free(os.statvfs(path.absolute().parent))) from error
+            raise _full(path, size, _free(os.statvfs(_existing(path)))) from error
         if error.errno == errno.EFBIG:
             raise NnoptError(
                 f"{path}: {human(size)} are more than one file may hold here",
@@ -140,6 +144,11 @@ def _guard_folder(path: Path, place: Path) -> None:
             f"{path}: holds something other than a model's files, so --force does not replace it",
             "Choose another output, or remove that folder yourself.",
         )
+
+
+def _existing(path: Path) -> Path:
+    """The nearest folder above `path` that is there: a new folder's files are shown under its final name."""
+    return next(parent for parent in path.absolute().parents if parent.is_dir())
 
 
 def _free(found: os.statvfs_result) -> int:

@@ -159,10 +159,13 @@ class _Walk:
                 f"{listed(self._objects)}."
             )
         if self._untouched:
-            out.append(
-                f"{len(self._untouched)} tensors outside the chosen weights were carried over "
-                f"unchanged ({listed(self._untouched)})."
+            count = len(self._untouched)
+            what = (
+                "1 tensor outside the chosen weights was"
+                if count == 1
+                else (f"{count} tensors outside the chosen weights were")
             )
+            out.append(f"{what} carried over unchanged ({listed(self._untouched)}).")
         return out
 
 

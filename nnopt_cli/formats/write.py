@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from nnopt_cli.errors import UnreadableError
 from nnopt_cli.formats.atomic import OutputFile, copy_file, new_file, new_folder
 from nnopt_cli.formats.checkpoint import Checkpoint
 from nnopt_cli.formats.layout import Nowhere, Sink, unique
@@ -62,14 +63,14 @@ def write(checkpoint: Checkpoint, path: Path | None, *, record: Record, run: Run
     names = {id(weight): name for name, weight in unique(checkpoint.weights).items()}
     expected = record({name: _blank(checkpoint.weights[name].numel) for name in names.values()})
     output = plan(checkpoint, form, expected)
-    extra = {source.name: source.stat().st_size for source in output.companions}
-    size = sum(layout.size for layout in output.layouts.values()) + sum(extra.values())
+    extra = sum(_size_of(source) for source in output.companions)
+    size = sum(layout.size for layout in output.layouts.values()) + extra
 
     with _sinks(target, output, size) as sinks:
         found = _stream(output, sinks, run, target is not None)
         ordered = {name: found[key].tally for key, name in names.items()}
         strings = record(ordered)
-        total = sum(extra.values())
+        total = extra
         for name, layout in output.layouts.items():
             crcs = [found[id(slot.weight)].crc32 for slot in layout.slots]
             total += layout.finish(sinks[name], crcs, strings)
@@ -119,6 +120,13 @@ def _sinks(target: Target | None, output: Output, size: int) -> Iterator[dict[st
                 file.close(sync=False)
         for source in output.companions:
             copy_file(source, folder / source.name, target.path / source.name)
+
+
+def _size_of(source: Path) -> int:
+    try:
+        return source.stat().st_size
+    except OSError as error:
+        raise UnreadableError(f"{source}: {error.strerror}") from error
 
 
 def _blank(elements: int) -> Tally:

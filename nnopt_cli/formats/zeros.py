@@ -24,7 +24,8 @@ def count_zeros(words: Array, dtype: DType, flags: npt.NDArray[np.bool_]) -> int
         return int(np.count_nonzero((words & 0x7FFF7FFF) == 0))
     if dtype.name == "float16":
         words = words.view("<u2")  # numpy compares half floats in software, integers in SIMD
-    zeros = int(np.count_nonzero(np.equal(words, 0, out=flags)))
+    with np.errstate(invalid="ignore"):  # a signalling NaN is not zero, and no cause for a warning
+        zeros = int(np.count_nonzero(np.equal(words, 0, out=flags)))
     if dtype.name in _MINUS_ZERO:
         zeros += int(np.count_nonzero(np.equal(words, _MINUS_ZERO[dtype.name], out=flags)))
     return zeros
