@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.residual import Block as Block
     from nnopt_cli.graph.residual import blocks as blocks
     from nnopt_cli.graph.residual import without_blocks as without_blocks
+    from nnopt_cli.graph.timing import Latency as Latency
+    from nnopt_cli.graph.timing import interleaved as interleaved
+    from nnopt_cli.graph.timing import latencies as latencies
     from nnopt_cli.graph.units import Group as Group
     from nnopt_cli.graph.units import Member as Member
     from nnopt_cli.graph.units import groups as groups
@@ -52,6 +55,9 @@ _HOME = {
     "run_masked": "reference",
     "Evidence": "evidence",
     "Units": "evidence",
+    "Latency": "timing",
+    "interleaved": "timing",
+    "latencies": "timing",
     "Group": "units",
     "Member": "units",
     "groups": "units",

@@ -36,6 +36,10 @@ class Keep:
         """How many indices of `dim` stay; `size` where it is not labelled."""
         return size if dim is None else int(self._kept[dim].sum())
 
+    def count_classes(self, classes: Array) -> int:
+        """How many of some classes stay."""
+        return int(self._kept[classes].sum())
+
     def touches(self, dim: Dim) -> bool:
         """Whether anything of `dim` goes."""
         return dim is not None and not bool(self._kept[dim].all())

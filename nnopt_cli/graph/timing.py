@@ -1,0 +1,91 @@
+"""Latency of programs, side by side: runs are interleaved, so that a drifting machine slows all alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from nnopt_cli.graph.inputs import sample_inputs
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Wall time of one forward pass, in seconds.
+
+    Attributes:
+        median: of all runs.
+        low: the lower quartile.
+        high: the upper quartile.
+        runs: how many were counted.
+    """
+
+    median: float
+    low: float
+    high: float
+    runs: int
+
+
+def latencies(
+    programs: Sequence[ExportedProgram],
+    batch: int = 1,
+    device: str = "cpu",
+    seconds: float = 1.0,
+    least: int = 7,
+) -> list[Latency]:
+    """Time each program's forward pass in PyTorch, interleaved run by run.
+
+    Args:
+        programs: what to compare; each gets random inputs of its own signature.
+        batch: size of the leading dynamic dimension.
+        device: where to run; CUDA is synchronised around every run.
+        seconds: about how long to measure each one.
+        least: runs of each at the least.
+    """
+    modules = [program.module().to(device) for program in programs]
+    inputs = [_moved(sample_inputs(program, batch), device) for program in programs]
+    calls = [lambda m=m, x=x: m(*x) for m, x in zip(modules, inputs, strict=True)]
+    with torch.inference_mode():
+        return interleaved(calls, seconds, least, device)
+
+
+def interleaved(
+    calls: Sequence[Callable[[], Any]], seconds: float = 1.0, least: int = 7, device: str = "cpu"
+) -> list[Latency]:
+    """Time some calls against one another: each once per round, two rounds first to warm up."""
+    for _ in range(2):
+        times = [_timed(call, device) for call in calls]
+    rounds = max(least, min(1000, int(seconds / max(times))))
+    seen = [[_timed(call, device) for call in calls] for _ in range(rounds)]
+    return [_summary([row[i] for row in seen]) for i in range(len(calls))]
+
+
+def _timed(call: Callable[[], Any], device: str) -> float:
+    _settle(device)
+    start = time.perf_counter()
+    call()
+    _settle(device)
+    return time.perf_counter() - start
+
+
+def _settle(device: str) -> None:
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+    elif device == "mps":
+        torch.mps.synchronize()
+
+
+def _summary(times: list[float]) -> Latency:
+    low, median, high = statistics.quantiles(times, n=4)
+    return Latency(median, low, high, len(times))
+
+
+def _moved(inputs: list[Any], device: str) -> list[Any]:
+    return [value.to(device) if isinstance(value, torch.Tensor) else value for value in inputs]
