@@ -24,7 +24,7 @@ def prune(words: Words, dtype: str, threads: int) -> None:
     """What the pass does while writing, on weights in memory."""
     weight = MemoryWeight("weight", dtype_named(dtype), words.reshape(-1, 4096))
     item = Item("weight", weight, 0)
-    edit = PatternEdit(item, Scorer(Magnitude(), key_for(Magnitude(), [item]), 0), NM(), Desk())
+    edit = PatternEdit(item, Scorer(Magnitude(), key_for(Magnitude(), [item]), 0), NM(), Desk(), finite=True)
     in_threads(lambda a, b: edit(words[a:b], a), len(words), threads, CHUNK_BYTES // words.itemsize)
 
 

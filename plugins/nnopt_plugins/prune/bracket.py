@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nnopt_cli import Array
+from nnopt_plugins.prune.keys import as_floats
 from nnopt_plugins.prune.noise import mix
 from nnopt_plugins.prune.source import Item, Source
 from nnopt_plugins.prune.sweep import Desk, Part, sweep
@@ -140,10 +141,12 @@ class Finder:
             keys = source.keys(part, self._desk)
             if not self._watched and keys.max() >= key.limit:
                 self.watch(source.items[part.tensor], source.words(part, self._desk))
-            mask = np.less_equal(keys, word(hi), out=self._desk.array("mask", len(keys), "?"))
+            seen_as = as_floats(keys, hi)
+            first, last = np.array([lo, hi], word).view(seen_as.dtype)
+            mask = np.less_equal(seen_as, last, out=self._desk.array("mask", len(keys), "?"))
             below = 0
             if lo > 0:
-                under = np.less(keys, word(lo), out=self._desk.array("under", len(keys), "?"))
+                under = np.less(seen_as, first, out=self._desk.array("under", len(keys), "?"))
                 below = int(np.count_nonzero(under))
                 mask ^= under
             found = None

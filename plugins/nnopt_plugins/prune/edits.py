@@ -84,19 +84,23 @@ class PatternEdit:
         scorer: makes one key for each element.
         pattern: the rule.
         desk: scratch space, shared by all edits of a pass.
+        finite: whether no weight is known to have to stay, which saves looking.
     """
 
-    def __init__(self, item: Item, scorer: Scorer, pattern: Pattern, desk: Desk) -> None:
+    def __init__(
+        self, item: Item, scorer: Scorer, pattern: Pattern, desk: Desk, finite: bool = False
+    ) -> None:
         self._item = item
         self._scorer = scorer
         self._pattern = pattern
+        self._finite = finite
         self._desk = desk
         self.unit = max(1, pattern.unit(item.weight.shape))
 
     def __call__(self, words: Array, start: int) -> None:
         keys = self._scorer.keys(words, self._item, start, self._desk)
         key = self._scorer.key
-        stays = keys >= key.limit if keys.max() >= key.limit else None
+        stays = keys >= key.limit if not self._finite and keys.max() >= key.limit else None
         if stays is not None:
             keys[stays] = key.last  # all that must stay is alike
         keep = self._pattern.keep(keys, self._item.weight.shape)

@@ -92,6 +92,25 @@ def magnitudes(words: Array, dtype: str, key: Key, out: Array) -> Array:
     return out
 
 
+def as_floats(keys: Array, largest: int) -> Array:
+    """Keys from 32 bits on seen as floats, where that keeps their order: floats compare twice as fast.
+
+    Args:
+        keys: unsigned integers.
+        largest: the largest that they are compared with. Larger ones among them, NaN too, are then
+            neither less nor equal, as they should be.
+
+    The keys come back as they are where `largest` is infinite or NaN, and where some library has told
+    the processor to take subnormal numbers for zero, which is tried out in the thread that will compare.
+    """
+    if keys.itemsize < 4:
+        return keys
+    seen: Array = keys.view(f"<f{keys.itemsize}")
+    infinity = int(np.array(np.inf, seen.dtype).view(keys.dtype))
+    smallest = np.ones(1, keys.dtype).view(seen.dtype)
+    return seen if largest < infinity and bool((smallest > 0)[0]) else keys
+
+
 def floats(words: Array, dtype: str) -> Array:
     """The weights as float32, or float64 where they are; exact, and not to be changed."""
     if dtype in ("float32", "float64"):

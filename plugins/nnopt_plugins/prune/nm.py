@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from nnopt_cli import Array
+from nnopt_plugins.prune.keys import as_floats
 
 _PACKED = {2: "<u2", 4: "<u4", 8: "<u8"}  # M -> the word that holds one group's ranks, a byte each
 
@@ -55,12 +56,14 @@ def _ranks(keys: Array, m: int) -> Array:
     multiplication; carries between bytes cancel in the sum. Pairs across groups are masked out.
     """
     word = np.dtype(_PACKED[m]).type
-    ranks = np.full(len(keys) // m, sum(place << 8 * place for place in range(m)), word)
+    keys = as_floats(keys, int(keys.max(initial=0)))
+    ranks = np.empty(len(keys) // m, word)
     greater = np.empty(len(keys), np.bool_)
     pairs = greater.view(word)
+    earlier = sum(place << 8 * place for place in range(m))
     for shift in range(1, m):
         np.greater(keys[:-shift], keys[shift:], out=greater[:-shift])
         pairs &= word(sum(1 << 8 * place for place in range(m - shift)))
         pairs *= word((1 - (1 << 8 * shift)) % (1 << 8 * m))
-        ranks += pairs
+        np.add(pairs, word(earlier) if shift == 1 else ranks, out=ranks)
     return ranks.view(np.uint8)

@@ -116,7 +116,11 @@ class Prune(TensorFilter, Pass):
         _remark(pattern, items, run)
         return {
             item.name: PatternEdit(
-                item, Scorer(self.criterion, key_for(self.criterion, [item]), run.seed), pattern, desk
+                item,
+                Scorer(self.criterion, key_for(self.criterion, [item]), run.seed),
+                pattern,
+                desk,
+                finite=self.criterion.by_magnitude and not found.total(),
             )
             for item in items
         }
