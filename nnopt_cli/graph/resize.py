@@ -106,7 +106,9 @@ def _sliced(coupling: Coupling, keep: Keep, old: Node, new: Node) -> None:
     at = argument(old, 1, "dim", 0) % len(x)
     dim = x[at]
     if dim is not None and keep.touches(dim):
-        start, stop, _ = slice_bounds(old)
+        start, stop, step = slice_bounds(old)
+        if step != 1:
+            return  # whole runs went: the same start and step pick what stays of them
         bounds = keep.count(dim[:start]), keep.count(dim[:stop])
         new.target, new.args, new.kwargs = torch.ops.aten.slice.Tensor, (new.args[0], at, *bounds), {}
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch.fx import Node
 
 from nnopt_cli.graph.coupling import Coupling, is_tensor, sizes
 from nnopt_cli.graph.labels import Dim, Value
-from nnopt_cli.graph.rules.base import Table, UnknownFormError, argument, is_one, operator_name, register
+from nnopt_cli.graph.rules.base import (
+    Table,
+    UnknownFormError,
+    argument,
+    broadcast,
+    is_one,
+    operator_name,
+    register,
+)
 
 RULES: Table = {}
 
@@ -62,6 +71,24 @@ def addmm(coupling: Coupling, node: Node) -> Value:
         else:
             out[-back] = coupling.labels.equate(out[-back], value[-back])
     return out
+
+
+@register(RULES, "vdot", "inner")
+def inner(coupling: Coupling, node: Node) -> Value:
+    """Both last dimensions are summed over."""
+    left, right = coupling.value(node.args[0]), coupling.value(node.args[1])
+    coupling.labels.equate(left[-1], right[-1])
+    return [*left[:-1], *right[:-1]]
+
+
+@register(RULES, "cosine_similarity")
+def cosine(coupling: Coupling, node: Node) -> Value:
+    """A dot product of unit vectors along `dim`; operands broadcast."""
+    a, b = node.args[:2]
+    shape = torch.broadcast_shapes(tuple(sizes(a)), tuple(sizes(b)))
+    at = argument(node, 2, "dim", 1) % len(shape)
+    out = broadcast(coupling, [a, b], shape)
+    return [dim for axis, dim in enumerate(out) if axis != at]
 
 
 @register(RULES, "einsum")
@@ -123,12 +150,13 @@ _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def convolution(coupling: Coupling, node: Node) -> Value:
     """Weight: out x in/groups x kernel (transposed: in x out/groups x kernel).
 
-    A group of a grouped convolution goes as a whole: all its inputs and all its outputs.
+    A group of a grouped convolution goes as a whole: all its inputs and all its outputs. The window
+    mixes the spatial dimensions, which can be channels of another operator, so these stay.
     """
     labels = coupling.labels
     x, weight = coupling.value(node.args[0]), coupling.value(node.args[1])
     groups, transposed = convolution_form(node)
-    for dim in weight[2:]:
+    for dim in (*weight[2:], *x[2:]):
         labels.freeze(dim)
     channels = x[1]
     if groups == 1:

@@ -72,7 +72,7 @@ def reduction(coupling: Coupling, node: Node) -> Value:
     RULES, "max", "min", "median", "mode", "cummax", "cummin", "sort", "topk", "argmax", "argmin", "argsort"
 )
 def ordered(coupling: Coupling, node: Node) -> Any:
-    """What is compared along an axis must stay: the result may be an index into it."""
+    """What is compared along an axis must stay where the result is an index into it, or is sorted by it."""
     if len(tensors(node)) == 2:  # max(a, b)
         return pointwise(coupling, node)
     name = operator_name(node)
@@ -81,13 +81,19 @@ def ordered(coupling: Coupling, node: Node) -> Any:
     at = 2 if name == "topk" else 1
     default = -1 if name in ("sort", "topk", "argsort") else 0
     over = set(range(len(x))) if whole else {argument(node, at, "dim", default) % len(x)}
-    for axis in over:
-        coupling.labels.freeze(x[axis])
+    if name not in ("max", "min") or (not whole and _reads_indices(node)):
+        for axis in over:
+            coupling.labels.freeze(x[axis])
     result = node.meta["val"]
     parts = result if isinstance(result, tuple | list) else [result]
     kept = [None if axis in over else dim for axis, dim in enumerate(x)]
     out = [kept if part.dim() == len(x) else [d for a, d in enumerate(x) if a not in over] for part in parts]
     return out if isinstance(result, tuple | list) else out[0]
+
+
+def _reads_indices(node: Node) -> bool:
+    """Whether the second output of `max(x, dim)`, the place of the maximum, is used."""
+    return any(operator_name(user) != "getitem" or (user.args[1] == 1 and user.users) for user in node.users)
 
 
 @register(RULES, "glu")

@@ -185,14 +185,17 @@ def select(coupling: Coupling, node: Node) -> Value:
 
 @register(RULES, "slice", "narrow")
 def slice_(coupling: Coupling, node: Node) -> Value:
-    """Some consecutive indices of an axis; with a step the axis stays whole."""
+    """Some indices of an axis. With a step, runs of that many go as a whole, so that the step still fits."""
     x = list(coupling.value(node.args[0]))
     at = argument(node, 1, "dim", 0) % len(x)
     dim = x[at]
     if dim is not None:
         start, stop, step = slice_bounds(node)
-        if step == 1 and isinstance(start, int) and isinstance(stop, int):
+        known = isinstance(start, int) and isinstance(stop, int)
+        if known and step == 1:
             x[at] = dim[start:stop]
+        elif known and start < step and stop == len(dim) and len(dim) % step == 0:
+            x[at] = coupling.labels.tie_rows(dim.reshape(-1, step))
         else:
             coupling.labels.freeze(dim)
             x[at] = None

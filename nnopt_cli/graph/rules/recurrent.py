@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from torch.fx import Node
 
-from nnopt_cli.graph.coupling import Coupling
+from nnopt_cli.graph.coupling import Coupling, is_tensor
 from nnopt_cli.graph.labels import Array, Value
 from nnopt_cli.graph.rules.base import Table, UnknownFormError, operator_name, register
 
@@ -41,6 +41,22 @@ def recurrent(coupling: Coupling, node: Node) -> Any:
         equate(coupling.value(state)[-1], hidden)
     ends = [[None, None, hidden] for _ in states]
     return [[*x[:-1], current], *ends]
+
+
+@register(RULES, *(f"{name}_cell" for name in _GATES))
+def single_step(coupling: Coupling, node: Node) -> Any:
+    """One step of one layer, as `nn.LSTMCell` and its like give it."""
+    name = operator_name(node)
+    source, first, *rest = node.args
+    states: Any = first if isinstance(first, list | tuple) else [first]
+    cell = [coupling.value(parameter) for parameter in rest if is_tensor(parameter)]
+    x = coupling.value(source)
+    units = _cell(coupling, cell, _GATES[name.removesuffix("_cell")])
+    coupling.labels.equate(cell[0][1], x[-1])
+    for state in states:
+        coupling.labels.equate(coupling.value(state)[-1], units)
+    out = [*x[:-1], units]
+    return [list(out) for _ in states] if name == "lstm_cell" else out
 
 
 def _cell(coupling: Coupling, cell: list[Value], gates: int) -> Array:
