@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from nnopt_cli.formats.weight import ChunkEdit as ChunkEdit
     from nnopt_cli.formats.weight import MemoryWeight as MemoryWeight
     from nnopt_cli.formats.weight import Weight as Weight
-    from nnopt_cli.model.io import load as load
     from nnopt_cli.model.io import save as save
     from nnopt_cli.model.model import Model as Model
     from nnopt_cli.model.naming import Selection as Selection
@@ -29,10 +28,12 @@ if TYPE_CHECKING:
     from nnopt_cli.plugin.kinds import Criterion as Criterion
     from nnopt_cli.plugin.kinds import Granularity as Granularity
     from nnopt_cli.plugin.kinds import Grouping as Grouping
+    from nnopt_cli.plugin.kinds import Loader as Loader
     from nnopt_cli.plugin.kinds import Pass as Pass
     from nnopt_cli.plugin.kinds import Pattern as Pattern
     from nnopt_cli.plugin.kinds import Structure as Structure
     from nnopt_cli.plugin.kinds import Where as Where
+    from nnopt_cli.plugin.opening import load as load
     from nnopt_cli.run import Run as Run
 
 __version__ = "0.1.0"
@@ -45,7 +46,7 @@ _HOME = {
     "ChunkEdit": "formats.weight",
     "MemoryWeight": "formats.weight",
     "Weight": "formats.weight",
-    "load": "model.io",
+    "load": "plugin.opening",
     "save": "model.io",
     "Model": "model.model",
     "Selection": "model.naming",
@@ -57,6 +58,7 @@ _HOME = {
     "Criterion": "plugin.kinds",
     "Granularity": "plugin.kinds",
     "Grouping": "plugin.kinds",
+    "Loader": "plugin.kinds",
     "Pass": "plugin.kinds",
     "Pattern": "plugin.kinds",
     "Structure": "plugin.kinds",

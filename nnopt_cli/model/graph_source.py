@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from nnopt_cli.errors import NnoptError
@@ -23,11 +23,13 @@ class GraphSource(ABC):
     """A program, and the weights that it was made with.
 
     Attributes:
-        structure_changed: whether sizes or operators differ from what the model's source makes.
+        structure_changed: whether a pass changed sizes or operators.
+        own: whether the program may differ from what the model's source makes.
         notes: what the user should know about how it was made; complete once it was.
     """
 
     structure_changed = False
+    own = True
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -64,6 +66,13 @@ class GraphSource(ABC):
         }
         return with_weights(base, changed) if changed else base
 
+    def uses(self, weights: Mapping[str, Weight]) -> Mapping[str, Collection[str]]:
+        """What the graph reads each weight as, by the model's names (see `nnopt_cli.graph.usage`)."""
+        from nnopt_cli.graph.usage import program_uses
+
+        found = program_uses(self.base(weights))
+        return {self._names.get(name, name): roles for name, roles in found.items()}
+
     @abstractmethod
     def _make(self, weights: Mapping[str, Weight]) -> Made:
         """The program, whose weights have which names in the model, and what these were."""
@@ -90,6 +99,8 @@ class FileGraph(GraphSource):
 
 class ModuleGraph(GraphSource):
     """A module that is exported."""
+
+    own = False
 
     def __init__(self, arch: Architecture, inputs: InputSpec) -> None:
         super().__init__()

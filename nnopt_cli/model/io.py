@@ -5,14 +5,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nnopt_cli.errors import UsageError
 from nnopt_cli.model.model import Model
 from nnopt_cli.model.provenance import Provenance
 
 if TYPE_CHECKING:
+    from nnopt_cli.formats.checkpoint import Checkpoint
     from nnopt_cli.formats.tally import Tally
+    from nnopt_cli.model.arch import Architecture
+    from nnopt_cli.model.graph_source import GraphSource
+    from nnopt_cli.model.inputs import InputSpec
     from nnopt_cli.model.stats import Stats
     from nnopt_cli.run import Run
 
@@ -38,16 +44,24 @@ class Saved:
     provenance: Provenance
 
 
-def load(path: str | Path, *, key: str | None = None) -> Model:
+def load(
+    path: str | Path,
+    *,
+    key: str | None = None,
+    arch: Architecture | None = None,
+    inputs: InputSpec | None = None,
+) -> Model:
     """Read a model file or folder lazily and safely; nothing in it is executed.
 
     Args:
-        path: a checkpoint, safetensors file, or folder of shards.
+        path: a checkpoint, safetensors file, folder of shards, or `.pt2`.
         key: which entry of a nested checkpoint holds the state dict, e.g. `ema`, where several do.
+        arch: how the network is built, which is the user's own code.
+        inputs: what it is fed; with `arch` this makes a graph of any weights.
 
     Raises:
         UnreadableError: it is broken, unsafe or not a model; the message says which and where.
-        UsageError: several entries fit and `key` is not given, or `key` fits none.
+        UsageError: several entries fit and `key` is not given, or `key` fits none; `inputs` are of no use.
     """
     from nnopt_cli.formats.read import read
 
@@ -57,7 +71,29 @@ def load(path: str | Path, *, key: str | None = None) -> Model:
         checkpoint.container,
         Provenance.from_strings(checkpoint.provenance),
         checkpoint.notes,
+        arch,
+        _graph(checkpoint, arch, inputs),
     )
+
+
+def _graph(checkpoint: Checkpoint, arch: Architecture | None, inputs: InputSpec | None) -> GraphSource | None:
+    from nnopt_cli.model.graph_source import FileGraph, ModuleGraph
+
+    path = checkpoint.container.path
+    if checkpoint.container.format == "pt2":
+        from nnopt_cli.formats.pt2_read import read_program
+
+        if inputs is not None:
+            raise UsageError(f"{path}: a .pt2 says itself what it is fed", "Leave --input out.")
+        return FileGraph(partial(read_program, path), checkpoint.weights)
+    if inputs is None:
+        return None
+    if arch is None:
+        raise UsageError(
+            f"{path}: --input is what the network is fed, and the file holds only its weights",
+            "Say with --arch how the network is built.",
+        )
+    return ModuleGraph(arch, inputs)
 
 
 def save(

@@ -97,7 +97,7 @@ class Model:
         if self.arch is None:
             module: nn.Module = self.program().module()
             return module
-        if self.structure_changed:
+        if self.graph is not None and self.graph.own:
             return rebuild(self.arch, self.program(), self.weights)
         module = self.arch.build()
         fill(module, self.weights, self.arch.spec)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -23,9 +23,15 @@ if TYPE_CHECKING:
     from nnopt_cli.formats.weight import Weight
     from nnopt_cli.model.model import Model
 
+PRUNABLE_USES = frozenset({"convolution", "linear map", "recurrent layer"})  # as `nnopt_cli.graph.usage` says
 RULE = (
     "Prunable by name and shape, as there is no graph: 16-, 32- and 64-bit floating tensors of two or more "
     "dimensions that are not embeddings, norms, biases or masks."
+)
+
+GRAPH_RULE = (
+    "Prunable by the graph: 16-, 32- and 64-bit floating weights of two or more dimensions of convolutions, "
+    "linear maps and recurrent layers, unless they are looked up as an embedding too."
 )
 
 _EMBEDDING = {"embed", "embeds", "embedding", "embeddings", "embedder", "emb", "wte", "wpe"}
@@ -60,7 +66,8 @@ def select(model: Model, include: Sequence[str] = (), exclude: Sequence[str] = (
             wildcard) also overrides the rule about names, not the one about dtype and dimensions.
         exclude: globs; tensors that one of them matches are left out.
 
-    A tied weight is matched by any of its names, and left out if any of them is an embedding's.
+    A tied weight is matched by any of its names, and left out if any of them is an embedding's. Where the
+    model has a graph, what the graph does with a weight decides in place of names.
 
     Raises:
         UsageError: a glob matches no tensor at all; the hint names close ones.
@@ -72,10 +79,12 @@ def select(model: Model, include: Sequence[str] = (), exclude: Sequence[str] = (
         aliases.setdefault(id(weight), []).append(name)
     chosen: list[str] = []
     left_out: dict[str, str] = {}
+    uses = model.graph.uses(model.weights) if model.graph else None
     for names in aliases.values():
         reason = _unfit(model.weights[names[0]])
         if not reason and not any(name in included for name in names):
-            reason = _by_name(names, len(model.weights[names[0]].shape))
+            rank = len(model.weights[names[0]].shape)
+            reason = _by_name(names, rank) if uses is None else _by_use(names, uses)
         if not reason and include and not _hit(names, included):
             reason = "not included"
         if not reason and (glob := _hit(names, excluded)):
@@ -84,7 +93,7 @@ def select(model: Model, include: Sequence[str] = (), exclude: Sequence[str] = (
             left_out[names[0]] = reason
         else:
             chosen.append(names[0])
-    return Selection(tuple(chosen), MappingProxyType(left_out), RULE)
+    return Selection(tuple(chosen), MappingProxyType(left_out), RULE if uses is None else GRAPH_RULE)
 
 
 def match(names: Iterable[str], glob: str) -> list[str]:
@@ -124,6 +133,16 @@ def _unfit(weight: Weight) -> str:
 
 def _by_name(names: Iterable[str], dimensions: int) -> str:
     return next((reason for name in names if (reason := _role(name, dimensions))), "")
+
+
+def _by_use(names: Iterable[str], uses: Mapping[str, Collection[str]]) -> str:
+    """What the graph says against pruning a weight of these names; an empty string if nothing."""
+    found = {use for name in names for use in uses.get(name, ())}
+    if not found:
+        return "not used by the graph"
+    if "embedding" in found:
+        return "embedding"
+    return "" if found & PRUNABLE_USES else "not the weight of a convolution, linear map or recurrent layer"
 
 
 def _role(name: str, dimensions: int) -> str:

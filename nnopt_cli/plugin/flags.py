@@ -29,7 +29,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # Taken on every command, now or by a part of nnopt that is to come.
 _GLOBAL = {"help", "version", "no-plugin", "install-completion", "show-completion"}
-_PLANNED = {"dtype", "report", "trust-file", "arch", "arch-arg", "input"}
+_PLANNED = {"dtype", "report", "trust-file"}
 _FILTER = {key_of(name) for name in TensorFilter.model_fields}
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from nnopt_cli.plugin.component import Component
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
     from nnopt_cli.formats.weight import Array
     from nnopt_cli.graph import Coupling, Group, Units
@@ -22,13 +24,39 @@ class Pass(Component, kind="pass"):
 
     Class attributes:
         suffix: the word in the output's name, `model.SUFFIX.pt`; by default the pass's name.
+        needs: the lowest rung that it works on; a model on a lower one is refused before it runs.
     """
 
     suffix: ClassVar[str] = ""
+    needs: ClassVar[Literal["weights", "module", "graph"]] = "weights"
 
     @abstractmethod
     def run(self, model: Model, run: Run) -> Model:
         """Return the changed model; say what matters with `run.note(...)`, write no file, print nothing."""
+
+
+class Loader(Component, kind="loader"):
+    """Builds the network of a model, as `--arch NAME:WHAT` asks; WHAT is its first option."""
+
+    @classmethod
+    def from_short(cls, text: str) -> Self | None:
+        """`name:WHAT` sets the first option, whatever WHAT holds."""
+        name, colon, what = text.partition(":")
+        first = next(iter(cls.model_fields), None)
+        if name != cls.name or not colon or first is None or re.match(rf"{first}\s*=", what):
+            return None
+        return cls.model_validate({first: what})
+
+    @abstractmethod
+    def build(self, **arguments: Any) -> nn.Module:
+        """A new network at its full size; its weights are filled in afterwards, so they may be random.
+
+        Args:
+            arguments: what `--arch-arg NAME=VALUE` gives.
+
+        Nothing may be downloaded, and no code of a model file run. Raise `nnopt_cli.NnoptError` with a hint
+        where a package or a name is missing.
+        """
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,26 @@ class ReadOptions(Options):
     )
 
 
+class ModelOptions(ReadOptions):
+    """How the model file is read, and what its weights are computed with."""
+
+    panel = "Model"
+
+    arch: str | None = option(
+        None,
+        help="How the network is built: PATH.py:NAME or package.module:NAME (your code, which is run), "
+        "timm:NAME, torchvision:NAME or hf:FOLDER.",
+        metavar="SPEC",
+    )
+    arch_arg: tuple[str, ...] = option((), help="An argument of what --arch names.", metavar="NAME=VALUE")
+    input: tuple[str, ...] = option(
+        (),
+        help="What the network is fed: 3x224x224 (a batch of images), float32[N,128], ids=int64[N,16]<30522. "
+        "Names in the shape are sizes that may vary.",
+        metavar="SHAPE",
+    )
+
+
 class OutputOptions(Options):
     """What is written, and where."""
 
@@ -92,4 +112,4 @@ class CommonOptions(Options):
         return self
 
 
-SHARED: tuple[type[Options], ...] = (ReadOptions, OutputOptions, ComputeOptions, CommonOptions)
+SHARED: tuple[type[Options], ...] = (ModelOptions, OutputOptions, ComputeOptions, CommonOptions)
