@@ -18,10 +18,13 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
-from nnopt_cli.formats.rename import exchange, rename_new
+from nnopt_cli.formats.syscalls import exchange, rename_new, start_writeback
 from nnopt_cli.formats.target import FULL, Target, explained
 
 _COPY = 1 << 20  # bytes held at once by a copy
+_WRITEBACK = (
+    1 << 25
+)  # bytes between two nudges to start writing to disk: a third of the time of a large write
 
 
 class OutputFile:
@@ -37,6 +40,7 @@ class OutputFile:
         self.path = path
         self.size = size
         self._shown = shown or path
+        self._waiting = 0  # bytes written since the last nudge
         with explained(self._shown, size):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
@@ -64,6 +68,10 @@ class OutputFile:
             while len(view):
                 done = os.pwrite(self._fd, view, offset)
                 view, offset = view[done:], offset + done
+                self._waiting += done  # threads may lose an update: it only times a hint
+            if self._waiting >= _WRITEBACK:
+                self._waiting = 0
+                start_writeback(self._fd)
 
     def cut(self, size: int) -> None:
         """Make the file `size` bytes long."""

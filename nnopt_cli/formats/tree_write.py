@@ -32,7 +32,8 @@ def output_tree(checkpoint: Checkpoint) -> tuple[Any, list[str]]:
 
 def entries_beside(checkpoint: Checkpoint) -> list[tuple[Any, ...]]:
     """Paths of what a checkpoint's tree holds beside the weights, which a format for tensors cannot keep."""
-    node, path = checkpoint.container.tree, ()
+    path: tuple[Any, ...] = ()
+    node = checkpoint.container.tree
     if checkpoint.container.rebuilt or node is None:
         return []
     out: list[tuple[Any, ...]] = []

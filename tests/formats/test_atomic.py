@@ -16,7 +16,7 @@ from nnopt_cli.errors import NnoptError, UnreadableError
 from nnopt_cli.formats import atomic
 from nnopt_cli.formats.atomic import new_file, new_folder
 from nnopt_cli.formats.dtypes import DTYPES
-from nnopt_cli.formats.rename import exchange, rename_new
+from nnopt_cli.formats.syscalls import exchange, rename_new
 from nnopt_cli.formats.target import check_target, human
 from nnopt_cli.formats.weight import FileWeight, InputFile, MemoryWeight
 
@@ -177,7 +177,7 @@ def test_force_does_not_replace_a_folder_that_is_not_a_models(tmp_path):
 @pytest.mark.parametrize("plain", [False, True], ids=["rename-with-flags", "without"])
 def test_what_appears_meanwhile_is_not_replaced(tmp_path, monkeypatch, plain):
     if plain:
-        monkeypatch.setattr("nnopt_cli.formats.rename._rename", lambda *args: False)
+        monkeypatch.setattr("nnopt_cli.formats.syscalls._rename", lambda *args: False)
     out = tmp_path / "out.pt"
     target = check_target(out, folder=False, force=False, inputs=[])
     with pytest.raises(NnoptError, match="already exists"), new_file(target, 3):
@@ -197,7 +197,7 @@ def test_renames_without_hard_links_still_refuse(tmp_path, monkeypatch):
     def refused(*args, **options):
         raise OSError(errno.EPERM, "no links here")
 
-    monkeypatch.setattr("nnopt_cli.formats.rename._rename", lambda *args: False)
+    monkeypatch.setattr("nnopt_cli.formats.syscalls._rename", lambda *args: False)
     monkeypatch.setattr(os, "link", refused)
     (tmp_path / "a").write_text("a")
     (tmp_path / "b").write_text("b")
