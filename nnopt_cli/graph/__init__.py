@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.keep import Keep as Keep
     from nnopt_cli.graph.reference import run as run
     from nnopt_cli.graph.reference import run_masked as run_masked
+    from nnopt_cli.graph.reference import run_zeroed as run_zeroed
     from nnopt_cli.graph.residual import Block as Block
     from nnopt_cli.graph.residual import blocks as blocks
     from nnopt_cli.graph.residual import without_blocks as without_blocks
@@ -53,6 +54,7 @@ _HOME = {
     "Keep": "keep",
     "run": "reference",
     "run_masked": "reference",
+    "run_zeroed": "reference",
     "Evidence": "evidence",
     "Units": "evidence",
     "Latency": "timing",

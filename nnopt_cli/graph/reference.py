@@ -7,6 +7,7 @@ taken over the channels that stay, which is what a smaller network computes.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,14 @@ def run_masked(
     return _flat(masked.run(*bind(program, inputs, dtype)))
 
 
+def run_zeroed(program: ExportedProgram, nodes: Collection[str], inputs: list[Any]) -> list[Any]:
+    """The program's outputs with the results of some nodes set to zero."""
+    zeroed = _Zeroed(program.graph_module, None, None)
+    zeroed.names = set(nodes)
+    with torch.no_grad():
+        return _flat(zeroed.run(*bind(program, inputs)))
+
+
 def bind(program: ExportedProgram, inputs: list[Any], dtype: torch.dtype | None = None) -> list[Any]:
     """Arguments for the graph's placeholders: parameters, buffers, constants and `inputs`, in order."""
     given = iter(inputs)
@@ -103,6 +112,14 @@ class _Cast(Interpreter):
 
     def _named(self, value: Any) -> Any:
         return self._dtype if isinstance(value, torch.dtype) and value.is_floating_point else value
+
+
+class _Zeroed(_Cast):
+    names: set[str]
+
+    def compute(self, node: Node) -> Any:
+        result = super().compute(node)
+        return torch.zeros_like(result) if node.name in self.names else result
 
 
 class _Masked(_Cast):

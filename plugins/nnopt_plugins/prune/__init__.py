@@ -16,5 +16,8 @@ def nnopt_components() -> list[type[Component]]:
     from nnopt_plugins.prune.criteria import Magnitude, Random
     from nnopt_plugins.prune.granularities import NM, Block, WeightGranularity
     from nnopt_plugins.prune.passes import Prune
+    from nnopt_plugins.prune.structures import Channel, Head, Layer
+    from nnopt_plugins.prune.unit_criteria import FPGM, L2, LAMP, BatchNormScale
 
-    return [Prune, Magnitude, Random, WeightGranularity, NM, Block]
+    criteria = [Magnitude, Random, L2, BatchNormScale, FPGM, LAMP]
+    return [Prune, *criteria, WeightGranularity, NM, Block, Channel, Head, Layer]

@@ -12,6 +12,7 @@ from nnopt_cli import (
     NnoptError,
     Pass,
     Pattern,
+    Structure,
     TensorFilter,
     UsageError,
     match,
@@ -19,7 +20,9 @@ from nnopt_cli import (
 )
 from nnopt_plugins.prune.criteria import Magnitude
 from nnopt_plugins.prune.granularities import WeightGranularity
+from nnopt_plugins.prune.options import StructureBudget
 from nnopt_plugins.prune.sparsity import Share, Sparsity, assign, target
+from nnopt_plugins.prune.structures import Layer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,26 +33,33 @@ if TYPE_CHECKING:
     from nnopt_plugins.prune.source import Item, Scorer, Source
 
 
-class Prune(TensorFilter, Pass):
-    """Set the least important weights to zero, exactly as many as asked for.
+class Prune(StructureBudget, TensorFilter, Pass):
+    """Set the least important weights to zero, or remove the least important channels, heads or layers.
 
-    The others keep every bit. Zeros alone make no dense file smaller and no dense kernel faster.
+    Of single weights, exactly as many as asked for become zero and the others keep every bit; zeros
+    alone make no dense file smaller and no dense kernel faster. Channels, heads and layers are removed
+    from the model's graph, which becomes smaller and faster; what is left is checked to compute the same.
     """
 
     suffix: ClassVar[str] = "pruned"
 
     sparsity: Sparsity = option(
         (),
-        help="Fraction of the prunable weights to be zero: 0.5, 50%, or for some tensors 'layer4.*=0.8'.",
+        help="Fraction of the prunable weights to be zero, or of the channels, heads or layers to remove: "
+        "0.5, 50%, or for some tensors 'layer4.*=0.8'.",
         short="-s",
         metavar="FRACTION|GLOB=FRACTION",
     )
     criterion: Criterion = option(Magnitude(), help="How importance is scored.")
     granularity: Granularity = option(
-        WeightGranularity(), help="What is removed at once: weight, N:M such as 2:4, or a block such as 4x4."
+        WeightGranularity(),
+        help="What is removed at once: weight, N:M such as 2:4, a block such as 4x4; "
+        "on a graph also channel, head or layer.",
     )
-    scope: Literal["global", "layer"] = option(
-        "global", help="Over what scores compete: all tensors together, or each tensor on its own."
+    scope: Literal["global", "layer"] | None = option(
+        None,
+        help="Over what scores compete: all tensors together (the default for weights), or each layer on its "
+        "own (the default for channels and heads).",
     )
     non_finite: Literal["refuse", "keep"] = option(
         "refuse",
@@ -71,6 +81,10 @@ class Prune(TensorFilter, Pass):
         """
         from nnopt_plugins.prune.source import Item
 
+        if isinstance(self.granularity, Structure | Layer):
+            from nnopt_plugins.prune.structured import prune_structure
+
+            return prune_structure(self, model, run)
         self._check()
         selection = self.select(model)
         run.selection = selection
@@ -87,6 +101,7 @@ class Prune(TensorFilter, Pass):
         return model.edit(self._cut_edits(model, items, run))
 
     def _check(self) -> None:
+        self.check_unused(self.granularity.spec())
         if isinstance(self.granularity, Pattern):
             if self.sparsity:
                 raise UsageError(

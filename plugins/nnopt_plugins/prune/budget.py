@@ -1,0 +1,103 @@
+"""How much of a graph goes: a share of its units, or what its size, cost or latency must come down to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from nnopt_cli import NnoptError
+from nnopt_plugins.prune.plan import Ranked, plan, search
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.export import ExportedProgram
+
+    from nnopt_cli.graph import Coupling
+    from nnopt_plugins.prune.plan import Classes
+
+Kind = Literal["sparsity", "params", "macs", "speedup"]
+_TIMED_STEPS = 5  # bisections of a measured budget: each is a cut and a timing
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a cut must reach.
+
+    Attributes:
+        kind: what is budgeted.
+        value: the share of units to remove, the share of parameters or MACs to keep, or how many times
+            faster to become.
+        scope: over what scores compete.
+        round_to: widths are multiples of this.
+        whole: parameters, MACs or 1 of the model before its first step.
+    """
+
+    kind: Kind
+    value: float
+    scope: Literal["global", "layer"] = "layer"
+    round_to: int = 1
+    whole: float | None = None
+
+    def part(self, number: int, of: int) -> Budget:
+        """The budget of the `number`th of `of` equal steps towards it."""
+        if self.kind == "sparsity":
+            return replace(self, value=1 - (1 - self.value) ** (1 / of))
+        return replace(self, value=self.value ** (number / of))
+
+    def begun(self, program: ExportedProgram) -> Budget:
+        """The same budget, relative to `program`."""
+        from nnopt_cli.graph import costs
+
+        if self.kind in ("params", "macs"):
+            return replace(self, whole=float(_cost(self.kind, costs(program))))
+        return self
+
+    def choose(self, program: ExportedProgram, coupling: Coupling, ranked: Sequence[Ranked]) -> Classes:
+        """The units that go. Raises NnoptError if even the smallest model that is left is too large."""
+        from nnopt_cli.graph import Keep, costs
+
+        if self.kind == "sparsity":
+            return self._plan(ranked, self.value)
+        if self.kind == "speedup":
+            return self._until_fast(program, coupling, ranked)
+        assert self.whole is not None
+
+        def left(share: float) -> float:
+            keep = Keep(coupling, self._plan(ranked, share))
+            return _cost(self.kind, costs(program, 1, coupling, keep)) / (self.whole or 1.0)
+
+        share = search(lambda s: left(s) <= self.value)
+        if share is None:
+            raise NnoptError(
+                f"--{self.kind} {self.value:g} cannot be met: with one unit left in every group, "
+                f"{left(1.0):.1%} of the {'parameters' if self.kind == 'params' else 'MACs'} remain",
+                "Ask for less, or let more layers be pruned (--include, --exclude).",
+            )
+        return self._plan(ranked, share)
+
+    def _plan(self, ranked: Sequence[Ranked], share: float) -> Classes:
+        return plan(ranked, share, self.scope, self.round_to)
+
+    def _until_fast(self, program: ExportedProgram, coupling: Coupling, ranked: Sequence[Ranked]) -> Classes:
+        """The smallest share whose cut runs `value` times faster here, measured side by side."""
+        from nnopt_cli.graph import Keep, cut, latencies
+
+        def fast(share: float) -> bool:
+            if share == 0:
+                return self.value <= 1
+            small = cut(program, coupling, Keep(coupling, self._plan(ranked, share)))
+            dense, now = latencies([program, small], seconds=0.3)
+            return dense.median >= self.value * now.median
+
+        share = search(fast, _TIMED_STEPS)
+        if share is None:
+            raise NnoptError(
+                f"--speedup {self.value:g} cannot be met on this machine, even with one unit per group left",
+                "Ask for less, or let more layers be pruned (--include, --exclude).",
+            )
+        return self._plan(ranked, share)
+
+
+def _cost(kind: Kind, found: object) -> float:
+    return float(getattr(found, "parameters" if kind == "params" else "macs"))

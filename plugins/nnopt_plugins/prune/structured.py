@@ -1,0 +1,208 @@
+"""Structured pruning: choose units of a graph, cut them out, and prove that the rest computes the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nnopt_cli import NnoptError, Structure, UsageError, match
+from nnopt_plugins.prune.budget import Budget
+from nnopt_plugins.prune.plan import Ranked
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from nnopt_cli import Criterion, Model, Run
+    from nnopt_cli.graph import Check, Coupling, Evidence, Group, Keep
+    from nnopt_plugins.prune.passes import Prune
+
+Allowed = Callable[["Group"], bool]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One cut: what was cut from what, and how it was checked."""
+
+    dense: ExportedProgram
+    small: ExportedProgram
+    coupling: Coupling
+    groups: Sequence[Group]
+    keep: Keep
+    check: Check
+
+
+def prune_structure(method: Prune, model: Model, run: Run) -> Model:
+    """The model without the units that the options say, physically smaller.
+
+    Raises:
+        NnoptError: nothing can be removed, the budget cannot be met, or the result fails its check
+            (it is then not written).
+        UsageError: no budget was given, or more than one.
+    """
+    budget = read_budget(method)
+    program = model.program()
+    if not isinstance(method.granularity, Structure):
+        from nnopt_plugins.prune.layers import prune_layers
+
+        small = prune_layers(method, budget, program, model, run)
+        return model.with_program(small, structure_changed=True)
+    budget, allowed = budget.begun(program), _allowed(method, model)
+    steps: list[Step] = []
+    for number in range(1, method.steps + 1):
+        part = budget.part(number, method.steps)
+        steps.append(_step(method, method.granularity, program, model, part, allowed, run))
+        program = steps[-1].small
+    _report(method, steps, run)
+    return model.with_program(program, structure_changed=True)
+
+
+def read_budget(method: Prune) -> Budget:
+    """The one budget that the options name. Raises UsageError for none or several."""
+    scope = method.scope or "layer"
+    whole = [share.value for share in method.sparsity if share.pattern is None]
+    named: list[Budget] = [Budget("sparsity", whole[-1], scope, method.round_to)] if whole else []
+    if method.params is not None:
+        named.append(Budget("params", method.params, scope, method.round_to))
+    if method.macs is not None:
+        named.append(Budget("macs", method.macs, scope, method.round_to))
+    if method.speedup is not None:
+        named.append(Budget("speedup", float(method.speedup.rstrip("x")), scope, method.round_to))
+    if not named and method.sparsity:
+        return Budget("sparsity", 0.0, scope, method.round_to)  # only what the patterns name
+    if len(named) != 1:
+        what = method.granularity.name
+        raise UsageError(
+            f"--granularity {what} needs exactly one of --sparsity, --params, --macs and --speedup",
+            f"For example --sparsity 0.5 removes half of the {what}s.",
+        )
+    return named[0]
+
+
+def _allowed(method: Prune, model: Model) -> Allowed:
+    """Whether --include and --exclude let a group be pruned, by the weights whose rows it is."""
+    included = {name for glob in method.include for name in match(model.weights, glob)}
+    excluded = {name for glob in method.exclude for name in match(model.weights, glob)}
+
+    def allowed(group: Group) -> bool:
+        rows = rows_of(group)
+        return not rows & excluded and (not method.include or bool(rows & included))
+
+    return allowed
+
+
+def rows_of(group: Group) -> set[str]:
+    """The parameters whose rows (axis 0) a group's units are."""
+    return {member.parameter for member in group.members if member.axis == 0}
+
+
+def _shares(method: Prune, groups: Sequence[Group], model: Model) -> dict[str, float]:
+    """The fraction that goes from groups that a pattern of --sparsity names; the last one counts."""
+    out = {}
+    for share in method.sparsity:
+        if share.pattern is not None:
+            named = set(match(model.weights, share.pattern))
+            out.update({group.name: share.value for group in groups if rows_of(group) & named})
+    return out
+
+
+def _step(
+    method: Prune,
+    structure: Structure,
+    program: ExportedProgram,
+    model: Model,
+    budget: Budget,
+    allowed: Allowed,
+    run: Run,
+) -> Step:
+    from nnopt_cli.graph import Evidence, Keep, analyse, check_cut, cut
+
+    coupling = analyse(program)
+    found = [group for group in structure.candidates(coupling) if allowed(group)]
+    if not found:
+        raise NnoptError(
+            f"there is nothing to prune: the graph has no group of {structure.name}s that can go",
+            _why_frozen(coupling),
+        )
+    evidence = Evidence({**program.constants, **program.state_dict}, seed=run.seed)
+    ranked = rank(method.criterion, coupling, found, evidence, _shares(method, found, model))
+    keep = Keep(coupling, budget.choose(program, coupling, ranked))
+    small = cut(program, coupling, keep)
+    check = check_cut(program, small, coupling, keep, seed=run.seed)
+    require_equal(check, f"{structure.name}s")
+    return Step(program, small, coupling, found, keep, check)
+
+
+def require_equal(check: Check, what: str) -> None:
+    """Raise NnoptError where a cut does not compute what the masked dense graph does."""
+    if not check.passed:
+        where = f", first at {check.culprit}" if check.culprit else ""
+        raise NnoptError(
+            f"the pruned graph does not compute what the dense one does with those {what} masked out: "
+            f"they differ by {check.difference:.1e} of the largest output{where}",
+            "Nothing was written. A rule of the graph analysis is wrong here; please report it.",
+        )
+
+
+def rank(
+    criterion: Criterion,
+    coupling: Coupling,
+    groups: Sequence[Group],
+    evidence: Evidence,
+    shares: Mapping[str, float],
+) -> list[Ranked]:
+    """Score the units of every group. Raises NnoptError for a score that is not a finite number."""
+    import numpy as np
+
+    from nnopt_cli.graph import Units
+
+    ranked = []
+    for group in groups:
+        units = Units(coupling, group, evidence)
+        scores = np.asarray(criterion.score_units(units), np.float64)
+        if scores.shape != (len(units),) or not np.isfinite(scores).all():
+            raise NnoptError(
+                f"the criterion {criterion.name!r} does not give one finite number per unit for the "
+                f"channels of {group.name}",
+                "Weights that are NaN or infinite do that: `nnopt inspect` counts them.",
+            )
+        ranked.append(Ranked(group, scores, shares.get(group.name)))
+    return ranked
+
+
+def _why_frozen(coupling: Coupling) -> str:
+    if not coupling.frozen:
+        return "All its channels are inputs, outputs or tied to them, or --include and --exclude leave none."
+    shown = "; ".join(f"{place.operator} at {place.node}: {place.why}" for place in coupling.frozen[:3])
+    return f"What keeps channels from going: {shown}."
+
+
+def _report(method: Prune, steps: Sequence[Step], run: Run) -> None:
+    first, last = steps[0], steps[-1]
+    units = {group.name: len(group.classes) for group in first.groups}
+    left = {group.name: last.keep.count_classes(group.classes) for group in last.groups}
+    worst = max(step.check.difference for step in steps)
+    batches = " and ".join(map(str, last.check.batches))
+    report_costs(first.dense, last.small, run)
+    run.facts["units"] = [sum(units.values()), sum(left.get(name, 1) for name in units)]
+    run.facts["widths"] = [
+        {"layer": name, "before": count, "after": left.get(name, 1)} for name, count in units.items()
+    ]
+    run.facts["check"] = {"difference": worst, "dtype": last.check.dtype}
+    run.note(
+        f"Checked: it computes what the dense graph does with the removed {method.granularity.name}s masked "
+        f"out, to {worst:.1e} of the largest output, in {last.check.dtype}, at batch sizes {batches}."
+    )
+    for place in first.coupling.frozen[:3]:
+        run.note(f"Channels through {place.operator} ({place.node}) were kept: {place.why}.")
+    if len(first.coupling.frozen) > 3:
+        run.note(f"So were channels through {len(first.coupling.frozen) - 3} more operators.")
+
+
+def report_costs(dense: ExportedProgram, small: ExportedProgram, run: Run) -> None:
+    """MACs and activation memory, before and after, into the facts."""
+    from nnopt_cli.graph import costs
+
+    before, after = costs(dense), costs(small)
+    run.facts["macs"] = [before.macs, after.macs]
+    run.facts["activation_bytes"] = [before.peak_bytes, after.peak_bytes]
