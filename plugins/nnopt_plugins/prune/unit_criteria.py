@@ -75,7 +75,7 @@ class FPGM(UnitCriterion):
 
 
 class LAMP(UnitCriterion):
-    """Layer-adaptive magnitude of units, comparable across groups (Lee et al. 2021, arXiv:2010.07611, eq. 3)."""
+    """Layer-adaptive magnitude, comparable across groups (Lee et al. 2021, arXiv:2010.07611, eq. 3)."""
 
     name: ClassVar[str] = "lamp"
 
