@@ -19,7 +19,7 @@ PLUGINS = ROOT / "plugins" / "nnopt_plugins"
 FOUNDATION = {"errors", "run", "__init__"}
 BELOW = {
     "formats": set(),
-    "graph": {"formats"},
+    "graph": {"formats", "model"},
     "data": {"formats"},
     "model": {"formats", "graph"},
     "plugin": {"formats", "model", "graph", "data", "testing"},

@@ -23,6 +23,8 @@ def check_pass(method: Pass) -> None:
     """It maps a model to one with the same tensors, leaves its input alone and repeats itself."""
     from nnopt_cli.testing import small_model
 
+    if method.needs != "weights":
+        return  # the small model has no graph
     model = small_model()
     untouched = _words(small_model())
     first, run = _run(method, model)
@@ -60,9 +62,20 @@ def _words(model: Model) -> dict[str, bytes]:
 
 
 def check_criterion(criterion: Criterion) -> None:
-    """A score per weight that depends on the weight, its place and the seed, not on its chunk."""
+    """A score per weight that depends on the weight, its place and the seed, not on its chunk.
+
+    One that scores only whole units refuses single weights by a UsageError, and has `score_units`.
+    """
     import numpy as np
 
+    from nnopt_cli.errors import UsageError
+    from nnopt_cli.plugin.kinds import Criterion
+
+    try:
+        _score(criterion, np.ones(1, "float32"), 0)
+    except UsageError:
+        assert type(criterion).score_units is not Criterion.score_units, "it scores neither weights nor units"
+        return
     for dtype in ("float32", "float64"):
         values = np.random.default_rng(0).standard_normal(257).astype(dtype)
         values[::50] = 0

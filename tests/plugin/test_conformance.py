@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from nnopt_cli import Criterion, Grouping, Pass, Pattern, TensorFilter, option
+from nnopt_cli import Criterion, Grouping, Pass, Pattern, TensorFilter, UsageError, option
 from nnopt_cli.model.model import Model
 from nnopt_cli.testing import check_component, small_model
 
@@ -139,6 +139,10 @@ def a_criterion(score: Any, **attributes: Any) -> type[Criterion]:
     return type("Scored", (Criterion,), namespace)
 
 
+def refuse(self, values, where):
+    raise UsageError("scores units, not weights")
+
+
 def scribble(self, values, where):
     values[:] = 0
     return values
@@ -157,6 +161,8 @@ def scribble(self, values, where):
         (a_criterion(lambda self, v, w: list(v)), "not an array"),
         (a_criterion(lambda self, v, w: v > 0), "floating"),
         (a_criterion(scribble), "read-only"),
+        (a_criterion(refuse), "neither weights nor units"),
+        (a_criterion(refuse, score_units=lambda self, units: units), None),
     ],
 )
 def test_criteria(cls, told):
