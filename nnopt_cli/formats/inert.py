@@ -14,6 +14,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from nnopt_cli.formats.checkpoint import Leaf
+from nnopt_cli.formats.weight import InputFile
+
 
 @dataclass(frozen=True, slots=True)
 class Global:
@@ -23,7 +26,8 @@ class Global:
     name: str
 
     def __str__(self) -> str:
-        return f"{self.module}.{self.name}"
+        text = f"{self.module}.{self.name}"  # from the file, and on its way to a terminal
+        return "".join(char if char.isprintable() else "?" for char in text[:120])
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +79,35 @@ class Placeholder:
 
     def __repr__(self) -> str:
         return f"Placeholder({self.cls})"
+
+
+class Refused(Placeholder):
+    """A tensor that cannot be read, and why (`reason`: "is sparse, …")."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, cls: Any, reason: str) -> None:
+        super().__init__(cls)
+        self.reason = reason
+
+
+class NdArray(Placeholder):
+    """A numpy array: `content` is its tensor, or why it has none; None until the pickle has said it."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, cls: Any) -> None:
+        super().__init__(cls)
+        self.content: Leaf | Refused | None = None
+
+
+class Blob(Placeholder):
+    """A large bytes object, left where it is: `size` bytes from byte `offset` of `file` on."""
+
+    __slots__ = ("file", "offset", "size")
+
+    def __init__(self, file: InputFile, offset: int, size: int) -> None:
+        super().__init__(Global("builtins", "bytes"))
+        self.file = file
+        self.offset = offset
+        self.size = size

@@ -1,0 +1,92 @@
+"""A stretch of a file as a stream of bytes, for pickles: exact positions, and no trust in lengths."""
+
+from __future__ import annotations
+
+from nnopt_cli.formats.weight import InputFile
+
+_BLOCK = 1 << 18
+_LINE = 1 << 16  # bytes in one line of a text opcode
+
+
+class MalformedError(Exception):
+    """The bytes are not what they should be; the message completes "not a valid pickle: …"."""
+
+
+class Source:
+    """Bytes `start` to `end` of a file, read block by block.
+
+    Attributes:
+        file: the file.
+        end: where the stretch ends; the file's end, at most.
+    """
+
+    def __init__(self, file: InputFile, start: int, end: int) -> None:
+        self.file = file
+        self.end = end
+        self._base = start  # position in the file of the buffer's first byte
+        self._buffer = b""
+        self._at = 0
+
+    @property
+    def position(self) -> int:
+        """Position in the file of the next byte."""
+        return self._base + self._at
+
+    @property
+    def left(self) -> int:
+        """Bytes up to the end."""
+        return self.end - self.position
+
+    def byte(self) -> int:
+        """The next byte."""
+        try:
+            value = self._buffer[self._at]
+        except IndexError:
+            self._fill(1)
+            value = self._buffer[self._at]
+        self._at += 1
+        return value
+
+    def take(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        stop = self._at + count
+        if stop > len(self._buffer):
+            self._fill(count)
+            stop = self._at + count
+        data = self._buffer[self._at : stop]
+        self._at = stop
+        return data
+
+    def number(self, count: int) -> int:
+        """The next `count` bytes as an unsigned little-endian integer."""
+        return int.from_bytes(self.take(count), "little")
+
+    def skip(self, count: int) -> int:
+        """Step over `count` bytes without reading them; returns where they begin."""
+        start = self.position
+        if count > self.left:
+            raise MalformedError(f"it ends at byte {self.end}, before it is complete")
+        self._base, self._buffer, self._at = start + count, b"", 0
+        return start
+
+    def line(self) -> bytes:
+        """The bytes up to the next line end, which is stepped over."""
+        found = self._buffer.find(b"\n", self._at)
+        if found < 0:
+            self._fill(min(_LINE, self.left) or 1)
+            found = self._buffer.find(b"\n", self._at)
+            if found < 0:
+                raise MalformedError(f"a line that begins at byte {self.position} has no end")
+        data = self._buffer[self._at : found]
+        self._at = found + 1
+        return data
+
+    def _fill(self, count: int) -> None:
+        """Have at least `count` bytes in the buffer."""
+        if count > self.left:
+            raise MalformedError(f"it ends at byte {self.end}, before it is complete")
+        start = self.position
+        self._buffer = self.file.read(start, min(max(count, _BLOCK), self.end - start))
+        self._base, self._at = start, 0
+        if len(self._buffer) < count:
+            raise MalformedError("the file became shorter while it was read")

@@ -1,0 +1,272 @@
+"""An interpreter for pickles that builds data and nothing else: it imports nothing and calls nothing.
+
+The opcodes are those of Python's `pickle` (documented in the standard library's `pickletools`). Where
+`pickle` would look up a global, this makes a `Global`; where it would call it, a `Builder` of ours
+decides, by name, from a fixed list. Everything that a pickle claims (lengths, counts, memo slots) is
+checked before memory is taken for it, and its steps are counted, so a small file costs little.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from nnopt_cli.formats.inert import Blob
+from nnopt_cli.formats.pickle_source import MalformedError, Source
+from nnopt_cli.formats.pickle_store import checked_key, extend, set_items
+
+_INTEGER = 1 << 10  # bytes of an integer
+_LARGE = 1 << 20  # bytes objects from this size on stay in the file
+_MEMO_GAP = 1 << 10  # memo slots that a writer may leave out
+_MISSING = object()
+
+
+@dataclass
+class Limits:
+    """What all the pickles of one checkpoint may use up together."""
+
+    steps: int = 3_000_000  # opcodes; those that make larger objects count several
+    held: int = 128 << 20  # bytes of text and bytes objects
+
+
+class Builder(Protocol):
+    """Decides what calls become. All arguments are inert data."""
+
+    def name(self, module: str, name: str) -> Any:
+        """A global."""
+
+    def call(self, function: Any, args: tuple[Any, ...]) -> Any:
+        """`function(*args)`, or `function.__new__(function, *args)`."""
+
+    def build(self, value: Any, state: Any) -> None:
+        """`value.__setstate__(state)`."""
+
+    def persistent(self, key: Any) -> Any:
+        """What the persistent id `key` stands for."""
+
+
+class Machine:
+    """The state of one pickle, and what its opcodes do to it (`pickle_ops.py` says which does what)."""
+
+    def __init__(self, source: Source, builder: Builder, limits: Limits) -> None:
+        self.source = source
+        self._builder = builder
+        self._limits = limits
+        self.stack: list[Any] = []
+        self._marks: list[int] = []
+        self.memo: list[Any] = []
+
+    def run(self, table: Mapping[int, Callable[[Machine], None]]) -> Any:
+        """The pickle's value. Raises MalformedError; leaves the source just behind the pickle."""
+        byte, limits = self.source.byte, self._limits
+        try:
+            while (op := byte()) != ord("."):
+                limits.steps -= 1
+                if limits.steps < 0:
+                    raise MalformedError("it takes more steps than any real checkpoint")
+                if (step := table.get(op)) is None:
+                    raise MalformedError(f"{bytes([op])!r} is not an instruction of a pickle")
+                step(self)
+            return self.stack.pop()
+        except IndexError:
+            raise MalformedError("it takes a value from an empty stack") from None
+        except (ArithmeticError, RecursionError, TypeError, ValueError, MemoryError, struct.error) as error:
+            raise MalformedError(f"a value is wrong ({type(error).__name__})") from error
+
+    def push(self, value: Any) -> None:
+        self.stack.append(value)
+
+    def spend(self, steps: int) -> None:
+        self._limits.steps -= steps
+
+    def hold(self, size: int) -> int:
+        self._limits.held -= size
+        if self._limits.held < 0:
+            raise MalformedError("it holds more text and bytes than any real checkpoint")
+        return size
+
+    def since_mark(self) -> list[Any]:
+        if not self._marks:
+            raise MalformedError("it closes a list that it never opened")
+        mark = self._marks.pop()
+        values = self.stack[mark:]
+        del self.stack[mark:]
+        return values
+
+    # -- values ------------------------------------------------------------------------------------
+
+    def proto(self) -> None:
+        if (version := self.source.byte()) > 5:
+            raise MalformedError(f"it claims pickle protocol {version}")
+
+    def frame(self) -> None:
+        if self.source.number(8) > self.source.left:
+            raise MalformedError("a frame is longer than the file")
+
+    def int_line(self) -> None:
+        text = self.source.line()
+        self.push({b"00": False, b"01": True}[text] if text in (b"00", b"01") else int(text))
+
+    def long_line(self) -> None:
+        self.push(int(self.source.line().rstrip(b"L")))
+
+    def integer(self, width: int) -> None:
+        size = self.source.number(width)
+        if size > _INTEGER:
+            raise MalformedError("an integer is absurdly long")
+        self.push(int.from_bytes(self.source.take(size), "little", signed=True))
+
+    def text(self, width: int) -> None:
+        size = self.hold(self.source.number(width))
+        self.push(self.source.take(size).decode("utf-8", "surrogatepass"))
+
+    def text_line(self) -> None:
+        line = self.source.line()
+        self.hold(len(line))
+        self.push(line.decode("raw-unicode-escape"))
+
+    def raw(self, width: int) -> None:
+        size = self.source.number(width)
+        if size < _LARGE:
+            self.push(self.source.take(self.hold(size)))
+        else:
+            self.push(Blob(self.source.file, self.source.skip(size), size))
+
+    def old_text(self, width: int) -> None:
+        """A `str` of Python 2: text where it is plain ASCII, else bytes."""
+        data = self.source.take(self.hold(self.source.number(width)))
+        self.push(data.decode() if data.isascii() else data)
+
+    def old_text_line(self) -> None:
+        line = self.source.line()
+        self.hold(len(line))
+        if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
+            raise MalformedError("a string has no quotes")
+        data = codecs.escape_decode(line[1:-1])[0]
+        self.push(data.decode() if data.isascii() else data)
+
+    # -- collections -------------------------------------------------------------------------------
+
+    def make_tuple(self, count: int) -> None:
+        values = tuple(self.stack[-count:])
+        if len(values) < count:
+            raise MalformedError("it takes a value from an empty stack")
+        self.stack[-count:] = [values]
+
+    def make_dict(self) -> None:
+        made: dict[Any, Any] = {}
+        set_items(made, self.since_mark())
+        self.push(made)
+
+    def empty_set(self) -> None:
+        self.spend(3)
+        self.push(set())
+
+    def make_frozenset(self) -> None:
+        self.push(frozenset(map(checked_key, self.since_mark())))
+
+    def append(self) -> None:
+        extend(self.stack[-2], [self.stack.pop()])
+
+    def appends(self) -> None:
+        values = self.since_mark()
+        extend(self.stack[-1], values)
+
+    def set_item(self) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        set_items(self.stack[-1], [key, value])
+
+    def set_items(self) -> None:
+        values = self.since_mark()
+        set_items(self.stack[-1], values)
+
+    def add_items(self) -> None:
+        values = self.since_mark()
+        target = self.stack[-1]
+        if type(target) is set:
+            target.update(map(checked_key, values))
+        else:
+            extend(target, values)
+
+    # -- stack and memo ----------------------------------------------------------------------------
+
+    def mark(self) -> None:
+        self._marks.append(len(self.stack))
+
+    def pop(self) -> None:
+        if self._marks and self._marks[-1] == len(self.stack):
+            self._marks.pop()
+        else:
+            self.stack.pop()
+
+    def put(self, slot: int) -> None:
+        memo = self.memo
+        if slot == len(memo):
+            memo.append(self.stack[-1])
+        elif 0 <= slot < len(memo) + _MEMO_GAP:
+            gap = max(0, slot + 1 - len(memo))
+            self.spend(gap)
+            memo.extend([_MISSING] * gap)
+            memo[slot] = self.stack[-1]
+
+        else:
+            raise MalformedError("its memo is out of order")
+
+    def get(self, slot: int) -> None:
+        value = self.memo[slot] if 0 <= slot < len(self.memo) else _MISSING
+        if value is _MISSING:
+            raise MalformedError("it refers to a value that it never stored")
+        self.push(value)
+
+    # -- what pickle would run ---------------------------------------------------------------------
+
+    def global_lines(self) -> None:
+        module, name = self.source.line().decode(), self.source.line().decode()
+        self.push(self._builder.name(module, name))
+
+    def stack_global(self) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        if type(name) is not str or type(module) is not str:
+            raise MalformedError("a name is not text")
+        self.push(self._builder.name(module, name))
+
+    def call(self, function: Any, args: Any) -> None:
+        self.spend(3)
+        if type(args) is not tuple:
+            raise MalformedError("the arguments of a call are not a tuple")
+        self.push(self._builder.call(function, args))
+
+    def reduce(self) -> None:
+        args, function = self.stack.pop(), self.stack.pop()
+        self.call(function, args)
+
+    def new_with_keywords(self) -> None:
+        keywords, args, function = self.stack.pop(), self.stack.pop(), self.stack.pop()
+        if type(args) is not tuple:
+            raise MalformedError("the arguments of a call are not a tuple")
+        self.call(function, (*args, keywords) if keywords else args)
+
+    def instance(self) -> None:
+        module, name = self.source.line().decode(), self.source.line().decode()
+        self.call(self._builder.name(module, name), tuple(self.since_mark()))
+
+    def make_object(self) -> None:
+        function, *args = self.since_mark() or [None]
+        self.call(function, tuple(args))
+
+    def build(self) -> None:
+        state = self.stack.pop()
+        self._builder.build(self.stack[-1], state)
+
+    def persistent(self, key: Any) -> None:
+        self.spend(3)
+        self.push(self._builder.persistent(key))
+
+    def extension(self) -> None:
+        raise MalformedError("it uses copyreg extension codes, which mean nothing outside the program")
+
+    def buffer(self) -> None:
+        raise MalformedError("some of its data was stored outside of it")
