@@ -99,15 +99,18 @@ def die_at(step: int):
 def main() -> dict:
     random.seed(0)
     versions = []
+    start = time.monotonic()
     for value in (2, 1):
         produce(value)
         versions.append(contents())
+    one = (time.monotonic() - start) / 2  # seconds for a write, on this machine now
     new, old = versions
     seen = {"old": 0, "new": 0, "aside": 0, "broken": 0, "finished": 0}
     for step in range(1, COUNT + 1):
         if MODE == "moments":
-            pid = child(lambda: [produce(n % 2 + 1, threads=2) for n in range(1000)])
-            time.sleep(random.uniform(0.001, 0.04))
+            first = int(contents() == old)  # the other version than the one there now
+            pid = child(lambda first=first: [produce((n + first) % 2 + 1, threads=2) for n in range(1000)])
+            time.sleep(random.uniform(0, 3 * one))
             os.kill(pid, signal.SIGKILL)
         else:
             produce(1)

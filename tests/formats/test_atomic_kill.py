@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +47,6 @@ def test_a_writer_in_place_would_be_caught(tmp_path):
 
 @pytest.mark.parametrize("name", ["model.pt", "folder"])
 def test_killed_at_random_moments(tmp_path, name):
-    seen = kill(tmp_path, name, "moments", 40)
-    assert seen["old"] + seen["new"] == 40
-    assert min(seen["old"], seen["new"]) > 0 or os.environ.get("CI")
+    seen = kill(tmp_path, name, "moments", 30)
+    assert seen["old"] + seen["new"] == 30
+    assert min(seen["old"], seen["new"]) > 0  # writes were finishing, so the kills fell among them
