@@ -41,7 +41,7 @@ def cut(program: ExportedProgram, coupling: Coupling, keep: Keep) -> ExportedPro
 
 
 def duplicate(graph: Graph) -> Graph:
-    """A copy whose nodes keep their names: signatures go by them, and torch renames what shadows a builtin."""
+    """A copy whose nodes keep their names, which signatures go by; torch renames what shadows a builtin."""
     out: Graph = copy.deepcopy(graph)
     for old, new in zip(graph.nodes, out.nodes, strict=True):
         new.name = old.name

@@ -7,45 +7,42 @@ taken over the channels that stay, which is what a smaller network computes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Interpreter, Node
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
 
 from nnopt_cli.graph.coupling import Coupling
 from nnopt_cli.graph.keep import Keep
-from nnopt_cli.graph.labels import Value
+from nnopt_cli.graph.labels import Array
 from nnopt_cli.graph.rules.base import argument, operator_name
-from nnopt_cli.graph.rules.base import axes as as_axes
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+Watch = Callable[[Node, Any], None]  # called with each operator and its result
+
 # Operators whose result at one channel depends on the others, other than by a sum of products.
 STATISTICS = {
-    *("layer_norm", "rms_norm", "mean", "var", "std", "softmax", "_softmax", "_safe_softmax", "log_softmax"),
-    *("_log_softmax", "logsumexp", "amax", "amin", "max", "min", "prod", "logcumsumexp"),
+    *("layer_norm", "rms_norm", "group_norm", "mean", "var", "std", "var_mean", "std_mean"),
+    *("softmax", "_softmax", "_safe_softmax", "log_softmax", "_log_softmax", "logsumexp", "logcumsumexp"),
+    *("amax", "amin", "max", "min", "prod", "cumprod", "cummax", "cummin", "norm", "linalg_vector_norm"),
 }
-
-
-@dataclass
-class Trail:
-    """Every node's result, by name; for finding where two runs part."""
-
-    values: dict[str, Any] = field(default_factory=dict)
+_DROPOUTS = {"dropout", "dropout_", "feature_dropout", "feature_dropout_", "alpha_dropout", "alpha_dropout_"}
 
 
 def run(
     program: ExportedProgram,
     inputs: list[Any],
     dtype: torch.dtype | None = None,
-    trail: Trail | None = None,
+    watch: Watch | None = None,
 ) -> list[Any]:
-    """The program's outputs, flat, with all floating tensors cast to `dtype` first."""
-    return _flat(_Cast(program.graph_module, dtype, trail).run(*bind(program, inputs, dtype)))
+    """The program's outputs, flat, with all floating tensors cast to `dtype` first; dropout is off."""
+    return _flat(_Cast(program.graph_module, dtype, watch).run(*bind(program, inputs, dtype)))
 
 
 def run_masked(
@@ -54,10 +51,13 @@ def run_masked(
     keep: Keep,
     inputs: list[Any],
     dtype: torch.dtype | None = None,
-    trail: Trail | None = None,
+    watch: Watch | None = None,
 ) -> list[Any]:
-    """The dense program's outputs with everything that `keep` removes masked out."""
-    masked = _Masked(program.graph_module, dtype, trail, coupling, keep)
+    """The dense program's outputs with everything that `keep` removes masked out.
+
+    `watch` sees of each result what `keep` keeps.
+    """
+    masked = _Masked(program.graph_module, dtype, watch, coupling, keep)
     return _flat(masked.run(*bind(program, inputs, dtype)))
 
 
@@ -70,7 +70,7 @@ def run_zeroed(program: ExportedProgram, nodes: Collection[str], inputs: list[An
 
 
 def bind(program: ExportedProgram, inputs: list[Any], dtype: torch.dtype | None = None) -> list[Any]:
-    """Arguments for the graph's placeholders: parameters, buffers, constants and `inputs`, in order."""
+    """Arguments for the graph's placeholders, in order: copies, as a graph may write to them."""
     given = iter(inputs)
     out = []
     for spec in program.graph_signature.input_specs:
@@ -80,45 +80,64 @@ def bind(program: ExportedProgram, inputs: list[Any], dtype: torch.dtype | None 
             name = str(spec.target)
             value = program.state_dict.get(name, program.constants.get(name))
         if isinstance(value, Tensor):
-            value = value.detach()
-            value = value.to(dtype) if dtype is not None and value.is_floating_point() else value.clone()
+            value = value.detach().clone()
+            value = value.to(dtype) if dtype is not None and value.is_floating_point() else value
         out.append(value)
     return out
 
 
 class _Cast(Interpreter):
-    """Runs a graph with `dtype` in place of every floating type that it names."""
+    """Runs a graph with `dtype` in place of every floating type that it names or makes."""
 
-    def __init__(self, module: GraphModule, dtype: torch.dtype | None, trail: Trail | None) -> None:
+    def __init__(self, module: GraphModule, dtype: torch.dtype | None, watch: Watch | None) -> None:
         super().__init__(module, garbage_collect_values=True)
         self._dtype = dtype
-        self._trail = trail
+        self._watch = watch
 
     def run_node(self, n: Node) -> Any:
-        result = self.compute(n)
-        if self._trail is not None:
-            self._trail.values[n.name] = result
+        if n.op != "call_function":
+            return self.finish(n, super().run_node(n))
+        name = operator_name(n)
+        if name == "_assert_tensor_metadata":
+            return None  # it names the type that the graph was exported in
+        result = self.env[n.args[0]] if name in _DROPOUTS else self.compute(n)  # type: ignore[index]
+        result = self.finish(n, pytree.tree_map_only(Tensor, self._typed, result))
+        if self._watch is not None:
+            self._watch(n, self.seen(n, result))
         return result
 
     def compute(self, node: Node) -> Any:
+        """The operator's own result."""
         return super().run_node(node)
+
+    def finish(self, node: Node, result: Any) -> Any:
+        """What is passed on of it."""
+        return result
+
+    def seen(self, node: Node, result: Any) -> Any:
+        """What is shown of it."""
+        return result
 
     def fetch_args_kwargs_from_env(self, n: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
         args, kwargs = super().fetch_args_kwargs_from_env(n)
-        if self._dtype is None:
-            return args, kwargs
-        cast = self._named
-        return tuple(cast(arg) for arg in args), {name: cast(arg) for name, arg in kwargs.items()}
+        return self.named(args), self.named(kwargs)
 
-    def _named(self, value: Any) -> Any:
-        return self._dtype if isinstance(value, torch.dtype) and value.is_floating_point else value
+    def named(self, arguments: Any) -> Any:
+        """Arguments with `dtype` for every floating type among them."""
+        if self._dtype is None:
+            return arguments
+        return pytree.tree_map_only(
+            torch.dtype, lambda dtype: self._dtype if dtype.is_floating_point else dtype, arguments
+        )
+
+    def _typed(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self._dtype) if self._dtype is not None and tensor.is_floating_point() else tensor
 
 
 class _Zeroed(_Cast):
     names: set[str]
 
-    def compute(self, node: Node) -> Any:
-        result = super().compute(node)
+    def finish(self, node: Node, result: Any) -> Any:
         return torch.zeros_like(result) if node.name in self.names else result
 
 
@@ -127,88 +146,96 @@ class _Masked(_Cast):
         self,
         module: GraphModule,
         dtype: torch.dtype | None,
-        trail: Trail | None,
+        watch: Watch | None,
         coupling: Coupling,
         keep: Keep,
     ) -> None:
-        super().__init__(module, dtype, trail)
+        super().__init__(module, dtype, watch)
         self._coupling = coupling
         self._keep = keep
 
     def compute(self, node: Node) -> Any:
-        if node.op == "call_function" and operator_name(node) in STATISTICS and self._reads_cut(node):
-            args, kwargs = self.fetch_args_kwargs_from_env(node)
-            result = self._over_what_stays(node, list(args), kwargs)
-        else:
-            result = super().compute(node)
-        return self._masked(self._coupling.values.get(node), result)
+        name = operator_name(node)
+        if name not in STATISTICS or not self._reads_cut(node):
+            return super().compute(node)
+        if name == "group_norm":
+            return self._group_norm(node)
+        args: Any
+        args, kwargs = map_arg((node.args, node.kwargs), lambda source: self._taken(source, self.env[source]))
+        if name in ("layer_norm", "rms_norm"):
+            args = (args[0], list(args[0].shape[-len(args[1]) :]), *args[2:])
+        result = node.target(*self.named(args), **self.named(kwargs))  # type: ignore[operator]
+        return self._over_kept(node, result, self._spread)
+
+    def finish(self, node: Node, result: Any) -> Any:
+        return self._over_kept(node, result, self._zeroed)
+
+    def seen(self, node: Node, result: Any) -> Any:
+        return self._over_kept(node, result, self._pick)
 
     def _reads_cut(self, node: Node) -> bool:
         return any(self._keep.touches(dim) for dim in self._coupling.value(node.args[0]))
 
-    def _masked(self, value: Any, result: Any) -> Any:
-        if isinstance(result, Tensor) and value is not None:
+    def _over_kept(self, node: Node, result: Any, change: Callable[[Tensor, int, Array], Tensor]) -> Any:
+        """`change` every axis, of every tensor of a result, along which something goes."""
+        value = self._coupling.values.get(node)
+        if value is None:
+            return result
+        if isinstance(result, tuple | list):
+            return type(result)(self._change(v, r, change) for v, r in zip(value, result, strict=True))
+        return self._change(value, result, change)
+
+    def _change(self, value: Any, tensor: Any, change: Callable[[Tensor, int, Array], Tensor]) -> Any:
+        if isinstance(tensor, Tensor):
             for axis, dim in enumerate(value):
                 if dim is not None and self._keep.touches(dim):
-                    mask = torch.from_numpy(self._keep.mask(dim)).repeat(result.shape[axis] // len(dim))
-                    shape = [-1 if at == axis else 1 for at in range(result.dim())]
-                    result = torch.where(
-                        mask.reshape(shape).to(result.device), result, torch.zeros_like(result)
-                    )
-            return result
-        if isinstance(result, tuple | list) and value is not None:
-            return type(result)(self._masked(v, r) for v, r in zip(value, result, strict=True))
-        return result
+                    tensor = change(tensor, axis, dim)
+        return tensor
 
-    def _over_what_stays(self, node: Node, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        """Gather the channels that stay, apply the operator, scatter its result back to full size."""
-        value = self._coupling.value(node.args[0])
-        taken = self._taken(value, args[0])
-        full = args[0]
-        for axis, index in taken.items():
-            args[0] = args[0].index_select(axis, index)
-        if operator_name(node) in ("layer_norm", "rms_norm"):
-            self._narrow_affine(args, taken)
-        result = node.target(*args, **kwargs)  # type: ignore[operator]
-        reduced = self._reduced(node, full.dim()) if not _same_rank(result, full) else set()
-        left = [axis for axis in range(full.dim()) if axis not in reduced]
-        parts = result if isinstance(result, tuple | list) else (result,)
-        spread = []
-        for part in parts:
-            for axis, index in taken.items():
-                if axis in left and part.shape[left.index(axis)] == len(index):
-                    shape = list(part.shape)
-                    shape[left.index(axis)] = full.shape[axis]
-                    part = torch.zeros(shape, dtype=part.dtype).index_copy(left.index(axis), index, part)
-            spread.append(part)
-        return type(result)(spread) if isinstance(result, tuple | list) else spread[0]
+    def _taken(self, source: Node, tensor: Any) -> Any:
+        return self._over_kept(source, tensor, self._pick)
 
-    def _taken(self, value: Value, tensor: Tensor) -> dict[int, Tensor]:
-        out = {}
-        for axis, dim in enumerate(value):
-            if dim is not None and self._keep.touches(dim):
-                mask = torch.from_numpy(self._keep.mask(dim)).repeat(tensor.shape[axis] // len(dim))
-                out[axis] = mask.nonzero().flatten()
+    def _index(self, dim: Array, size: int, kept: bool, device: torch.device) -> Tensor:
+        """The places along an axis of `size` (a period of `dim`, repeated) that stay, or that go."""
+        mask = torch.from_numpy(self._keep.mask(dim)).repeat(size // len(dim))
+        return (mask if kept else ~mask).nonzero().flatten().to(device)
+
+    def _pick(self, tensor: Tensor, axis: int, dim: Array) -> Tensor:
+        return tensor.index_select(axis, self._index(dim, tensor.shape[axis], True, tensor.device))
+
+    def _spread(self, tensor: Tensor, axis: int, dim: Array) -> Tensor:
+        """Kept values put back in their places, zeros between them."""
+        shape = list(tensor.shape)
+        shape[axis] = len(dim) * (tensor.shape[axis] // self._keep.count(dim))
+        index = self._index(dim, shape[axis], True, tensor.device)
+        return tensor.new_zeros(shape).index_copy(axis, index, tensor)
+
+    def _zeroed(self, tensor: Tensor, axis: int, dim: Array) -> Tensor:
+        """In place where that can be, so that a view stays one: graphs may write through it."""
+        index = self._index(dim, tensor.shape[axis], False, tensor.device)
+        try:
+            return tensor.index_fill_(axis, index, 0)
+        except RuntimeError:  # an expanded tensor, whose elements share memory
+            return tensor.index_fill(axis, index, 0)
+
+    def _group_norm(self, node: Node) -> Tensor:
+        """Moments over the channels that stay in each group."""
+        x: Tensor = self.env[node.args[0]]  # type: ignore[index]
+        groups, eps = int(argument(node, 1, "num_groups")), float(argument(node, 4, "eps", 1e-5))
+        dim = self._coupling.value(node.args[0])[1]
+        assert dim is not None
+        shape = [1, -1, *[1] * (x.dim() - 2)]
+        stays = torch.from_numpy(self._keep.mask(dim)).to(x.device, x.dtype).reshape(shape).expand_as(x)
+        values, stays = (t.reshape(x.shape[0], groups, -1) for t in (x, stays))
+        count = stays.sum(-1, keepdim=True)
+        mean = (values * stays).sum(-1, keepdim=True) / count
+        variance = ((values - mean).square() * stays).sum(-1, keepdim=True) / count
+        out = ((values - mean) / (variance + eps).sqrt()).reshape(x.shape)
+        for at, name, combine in ((2, "weight", torch.mul), (3, "bias", torch.add)):
+            parameter = argument(node, at, name)
+            if parameter is not None:
+                out = combine(out, self.env[parameter].reshape(shape))
         return out
-
-    @staticmethod
-    def _narrow_affine(args: list[Any], taken: dict[int, Tensor]) -> None:
-        rank, over = args[0].dim(), len(args[1])
-        args[1] = list(args[0].shape[-over:])
-        for at in (2, 3):
-            if len(args) > at and isinstance(args[at], Tensor):
-                for axis, index in taken.items():
-                    if axis >= rank - args[at].dim():
-                        args[at] = args[at].index_select(axis - rank, index)
-
-    @staticmethod
-    def _reduced(node: Node, rank: int) -> set[int]:
-        return set(as_axes(argument(node, 1, "dim"), rank))
-
-
-def _same_rank(result: Any, full: Tensor) -> bool:
-    first = result if isinstance(result, Tensor) else result[0]
-    return bool(first.dim() == full.dim())
 
 
 def _flat(result: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch.fx import Node
 
 from nnopt_cli.graph.coupling import Coupling, is_tensor, sizes
@@ -16,6 +15,7 @@ from nnopt_cli.graph.rules.base import (
     is_one,
     operator_name,
     register,
+    tensors,
 )
 
 RULES: Table = {}
@@ -84,10 +84,13 @@ def inner(coupling: Coupling, node: Node) -> Value:
 @register(RULES, "cosine_similarity")
 def cosine(coupling: Coupling, node: Node) -> Value:
     """A dot product of unit vectors along `dim`; operands broadcast."""
-    a, b = node.args[:2]
-    shape = torch.broadcast_shapes(tuple(sizes(a)), tuple(sizes(b)))
-    at = argument(node, 2, "dim", 1) % len(shape)
-    out = broadcast(coupling, [a, b], shape)
+    pair = tensors(node)
+    rank = max(len(sizes(operand)) for operand in pair)
+    at = argument(node, 2, "dim", 1) % rank
+    shape = list(sizes(node))
+    widths = [sizes(operand)[at - rank] for operand in pair if len(sizes(operand)) >= rank - at]
+    shape.insert(at, next((width for width in widths if not is_one(width)), 1))
+    out = broadcast(coupling, pair, shape)
     return [dim for axis, dim in enumerate(out) if axis != at]
 
 
