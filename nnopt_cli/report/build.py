@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnopt_cli.report.record import Input, Record, TensorRow, Totals
+from nnopt_cli.report.record import Input, Record, Shrunk, TensorRow, Totals
 from nnopt_cli.report.settings import described
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nnopt_cli.model.model import Model
     from nnopt_cli.run import Run
 
+SHRUNK = "shrunk"  # the fact by which a pass reports a change of structure, shaped like `Shrunk`
 STATISTICS = ("running_mean", "running_var")  # buffers that state dicts hold beside the parameters
 
 
@@ -31,6 +32,7 @@ def build(
     peak_bytes: int,
     dry_run: bool,
     settings: Mapping[str, Any] | None = None,
+    measured: Saved | None = None,
 ) -> Record:
     """The record of one pass over one model.
 
@@ -45,6 +47,7 @@ def build(
         peak_bytes: peak resident memory of the process.
         dry_run: whether nothing was written.
         settings: what to say of the options, by name; as they stand in `options` if left out.
+        measured: what `save(before, None)` returned, where `after` has other tensors than `before`.
     """
     from nnopt_cli import __version__
     from nnopt_cli.model.naming import select
@@ -52,7 +55,9 @@ def build(
     selection = run.selection or select(after)
     prunable = set(selection.names)
     tallies = saved.tallies
-    zeros_before = {name: tally.zeros_before for name, tally in tallies.items()}
+    first = measured.tallies if measured else tallies
+    chosen = select(before).names if measured else prunable
+    zeros_before = {name: tally.zeros_before for name, tally in first.items()}
     zeros_after = {name: tally.zeros_after for name, tally in tallies.items()}
     source_bytes = disk_bytes(before.container.files)
     return Record(
@@ -64,17 +69,18 @@ def build(
                 path=str(before.path),
                 format=before.container.format,
                 bytes=source_bytes,
-                sha256=saved.sha256,
+                sha256=(measured or saved).sha256,
             )
         ],
         output=None if dry_run or saved.path is None else str(saved.path),
         dry_run=dry_run,
-        before=totals(before, zeros_before, prunable, source_bytes, _compressed(before, tallies, "before")),
+        before=totals(before, zeros_before, chosen, source_bytes, _compressed(before, first, "before")),
         after=totals(after, zeros_after, prunable, saved.bytes, _compressed(after, tallies, "after")),
         rule=selection.rule,
         tensors=_rows(after, tallies, prunable, selection.left_out),
         notes=list(dict.fromkeys((*before.notes, *run.notes, *saved.notes))),
-        facts=dict(run.facts),
+        facts={name: fact for name, fact in run.facts.items() if name != SHRUNK},
+        shrunk=Shrunk.model_validate(run.facts[SHRUNK]) if SHRUNK in run.facts else None,
         seconds=seconds,
         peak_bytes=peak_bytes,
         device=run.device,

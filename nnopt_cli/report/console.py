@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
-    from nnopt_cli.report.record import Record, TensorRow
+    from nnopt_cli.report.record import Record, Shrunk, TensorRow
 
 EXTREMES = 5  # sparsest and densest tensors that are shown
 KINDS_SHOWN = 4  # kinds of tensor named per reason
@@ -42,8 +42,11 @@ def render(record: Record, console: Console, verbose: int = 0) -> None:
         return
     _title(page, record)
     _sizes(page, record)
-    _layers(page, record, everything=verbose > 0)
-    _left_out(page, record)
+    if record.shrunk:
+        _widths(page, record.shrunk, everything=verbose > 0)
+    else:
+        _layers(page, record, everything=verbose > 0)
+        _left_out(page, record)
     if verbose > 0 and record.facts:
         page.heading("Facts")
         page.pairs(pair for key, value in record.facts.items() for pair in _fact(page, key, value))
@@ -52,7 +55,7 @@ def render(record: Record, console: Console, verbose: int = 0) -> None:
         for note in record.notes:
             page.prose(note, bullet=True)
     page.gap()
-    if record.after.nonzeros < record.before.nonzeros:
+    if record.after.nonzeros < record.before.nonzeros and not record.shrunk:
         page.prose(ZEROS, "dim")
         page.gap()
     _ending(page, record)
@@ -69,6 +72,7 @@ def _sizes(page: Page, record: Record) -> None:
     before, after = record.before, record.after
     rows: list[tuple[str | Text, ...]] = [
         _counted("parameters", before.parameters, after.parameters),
+        *_computed(record.shrunk),
         _counted("non-zeros", before.nonzeros, after.nonzeros),
         (
             "sparsity of prunable weights",
@@ -95,6 +99,42 @@ def _sizes(page: Page, record: Record) -> None:
         Column(align="left", style="dim", drop=1),
     )
     page.table(columns, rows)
+
+
+def _computed(shrunk: Shrunk | None) -> list[tuple[str, str, str, str]]:
+    if shrunk is None:
+        return []
+    return [
+        _counted("multiply-accumulates", *shrunk.macs),
+        _sized("activations, at most", *shrunk.activation_bytes),
+    ]
+
+
+def _widths(page: Page, shrunk: Shrunk, *, everything: bool) -> None:
+    """The groups that lost most, and those that lost least."""
+    rows = sorted(shrunk.widths, key=lambda width: width.after / width.before)
+    if not rows:
+        return
+    few = len(rows) <= 2 * EXTREMES or everything
+    page.heading(
+        shrunk.what.capitalize(), f"{len(rows)} coupled groups" + ("" if few else ", most cut first")
+    )
+    shown = rows if few else [*rows[:EXTREMES], *rows[-EXTREMES:]]
+    lines: list[tuple[Any, ...]] = []
+    for place, width in enumerate(shown):
+        if place == EXTREMES and not few:
+            lines.append((page.text(page.glyphs.ellipsis, "dim"), "", "", "", ""))
+        gone = 1 - width.after / width.before
+        counts = numbers.count(width.before), numbers.count(width.after)
+        lines.append((width.layer, *counts, numbers.percent(gone), page.bar(gone)))
+    columns = (
+        Column("rows of", align="left", flexible=True),
+        Column("before"),
+        Column("after"),
+        Column("removed"),
+        Column(align="left", drop=2),
+    )
+    page.table(columns, lines)
 
 
 def _counted(label: str, before: int, after: int) -> tuple[str, str, str, str]:

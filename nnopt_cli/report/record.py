@@ -58,6 +58,25 @@ class TensorRow(Row):
         return self.zeros_after / self.numel if self.numel else 0.0
 
 
+class Width(Row):
+    """One group of coupled channels, heads or layers."""
+
+    layer: str  # the first parameter whose rows they are
+    before: int
+    after: int
+
+
+class Shrunk(Row):
+    """What a change of structure did to the graph; pairs are before and after."""
+
+    macs: tuple[int, int]  # multiply-accumulates of one sample
+    activation_bytes: tuple[int, int]  # the most that results take at once, one sample
+    widths: list[Width] = []
+    what: str = "channels"
+    difference: float  # from the dense graph with the removed units masked out, over the largest output
+    dtype: str = "float64"  # what that was computed in
+
+
 class Record(Row):
     """One command's result."""
 
@@ -73,6 +92,7 @@ class Record(Row):
     tensors: list[TensorRow]
     notes: list[str]
     facts: dict[str, Any] = {}
+    shrunk: Shrunk | None = None  # where the structure changed
     seconds: float
     peak_bytes: int  # of resident memory, whole process
     device: str

@@ -16,15 +16,12 @@ import numpy as np
 
 from nnopt_cli import Array
 from nnopt_plugins.prune.keys import as_floats
-from nnopt_plugins.prune.noise import mix
+from nnopt_plugins.prune.quantile import guess, nth, sample
 from nnopt_plugins.prune.source import Item, Source
 from nnopt_plugins.prune.sweep import Desk, Part, sweep
 
 SMALL = 1 << 18  # groups that are collected outright
 CAP_BYTES = 1 << 26  # of collected keys
-RUN = 256  # elements sampled in a row: a disk page or so
-WIDE = 1 << 14  # a band of more elements is not sampled
-MARGIN = 3.5  # half-width of the bracket in standard errors: misses once in some thousand runs
 BINS = 1 << 16
 
 Tick = Callable[[int], None]
@@ -205,10 +202,8 @@ class Finder:
         rank, equal = k - seen.below, dict(seen.inside)
         threshold = lo
         if seen.collected is not None:
-            pool = np.concatenate(list(seen.collected.values()))
-            pool.partition(rank - 1)
-            threshold = int(pool[rank - 1])
-            rank -= int(np.count_nonzero(pool < pool[rank - 1]))
+            threshold, smaller = nth(list(seen.collected.values()), rank, lo)
+            rank -= smaller
             equal = {i: int(np.count_nonzero(keys == threshold)) for i, keys in seen.collected.items()}
         ties = sum(equal.values())
         limit = self.source.scorer.key.limit
@@ -235,54 +230,3 @@ class Finder:
     def _count_below(self, key: int) -> int:
         seen = self._survey(key, key)
         return seen.below
-
-
-def sample(source: Source, seed: int, desk: Desk) -> list[Array]:
-    """Keys of short runs of elements, one at a random place in each of many equal stretches.
-
-    Empty where a tensor cannot be read in small pieces.
-    """
-    lengths = [
-        -(-RUN // unit) * unit if unit < RUN else unit
-        for unit in (
-            np.lcm(unit, item.weight.unit) for item, unit in zip(source.items, source.units, strict=True)
-        )
-    ]
-    if max(lengths) > WIDE:
-        return []
-    ends = np.cumsum([item.weight.numel for item in source.items])
-    total = int(ends[-1])
-    runs = max(1 << 16, total >> 10) // max(lengths) + 64
-    places = (np.arange(runs) * (total / runs)).astype(np.int64)
-    places += (mix(np.arange(runs, dtype=np.uint64), seed) % np.uint64(max(1, total // runs))).astype(
-        np.int64
-    )
-    out = []
-    for place, tensor in zip(
-        places.tolist(), np.searchsorted(ends, places, side="right").tolist(), strict=True
-    ):
-        weight, length = source.items[tensor].weight, int(lengths[tensor])
-        unit = int(np.lcm(source.units[tensor], weight.unit))
-        start = place - (int(ends[tensor]) - weight.numel)
-        start = max(0, min(start, weight.numel - length)) // unit * unit
-        part = Part(0, tensor, start, min(length, weight.numel - start))
-        out.append(source.keys(part, desk).copy())
-    return out
-
-
-def guess(runs: list[Array], fraction: float, last: int) -> tuple[int, int]:
-    """Bracket of the quantile at `fraction`, wide enough for what the runs say about their own error.
-
-    Runs are samples of clusters: neighbouring weights are alike, so the error comes from how
-    the runs differ, as well as from their length.
-    """
-    pool = np.concatenate(runs)
-    lengths = np.array([len(run) for run in runs])
-    ordered, n = np.sort(pool), len(pool)
-    middle = ordered[min(n - 1, int(fraction * n))]
-    shares = np.add.reduceat(pool < middle, np.cumsum(lengths) - lengths, dtype=np.int64) / lengths
-    plain = np.sqrt((fraction * (1 - fraction) + 1 / n) / n)
-    error = max(plain, float(shares.std()) / np.sqrt(len(runs)))
-    lo = int(np.floor((fraction - MARGIN * error) * n)) - 2
-    hi = int(np.ceil((fraction + MARGIN * error) * n)) + 2
-    return (int(ordered[lo]) if lo >= 0 else 0), (int(ordered[hi]) if hi < n else last)

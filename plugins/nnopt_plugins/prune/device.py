@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnopt_cli import Array
-from nnopt_plugins.prune.bracket import CAP_BYTES, SMALL, Cut, guess
+from nnopt_plugins.prune.bracket import CAP_BYTES, SMALL, Cut
 from nnopt_plugins.prune.keys import SCORE, Key
 from nnopt_plugins.prune.noise import mix
+from nnopt_plugins.prune.quantile import guess
 from nnopt_plugins.prune.source import Item, Source
 from nnopt_plugins.prune.sweep import Desk
 

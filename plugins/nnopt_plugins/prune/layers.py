@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from nnopt_cli import Model, Run
-    from nnopt_cli.graph import Block
+    from nnopt_cli.graph import Block, Check
     from nnopt_plugins.prune.budget import Budget
     from nnopt_plugins.prune.passes import Prune
 
@@ -26,7 +26,7 @@ def prune_layers(
     Raises NnoptError where there is none, or the budget cannot be met.
     """
     from nnopt_cli.graph import blocks, costs, without_blocks
-    from nnopt_plugins.prune.structured import report_costs
+    from nnopt_plugins.prune.structured import cost_facts
 
     found = _outermost([block for block in blocks(program) if _allowed(method, model, block)])
     if not found:
@@ -55,9 +55,14 @@ def prune_layers(
     assert share is not None
     small = without(share)
     gone = ranked[: round(share * len(ranked))]
-    _check(program, small, gone, run)
-    report_costs(program, small, run)
-    run.facts["layers"] = [len(found), len(found) - len(gone)]
+    check = _check(program, small, gone, run.seed)
+    run.facts["units"] = [len(found), len(found) - len(gone)]
+    run.facts["shrunk"] = {
+        **cost_facts(program, small),
+        "what": "layers",
+        "difference": check.difference,
+        "dtype": check.dtype,
+    }
     run.note(f"Removed {len(gone)} of {len(found)} residual branches: {_named(gone)}.")
     return small
 
@@ -86,7 +91,7 @@ def _score(method: Prune, program: ExportedProgram, block: Block, seed: int) -> 
     return total / count if count else 0.0
 
 
-def _check(program: ExportedProgram, small: ExportedProgram, gone: list[Block], run: Run) -> None:
+def _check(program: ExportedProgram, small: ExportedProgram, gone: list[Block], seed: int) -> Check:
     """Against the dense program with those branches' results set to zero."""
     from nnopt_cli.graph import Check, distance, run_zeroed, sample_inputs
     from nnopt_cli.graph import run as run_program
@@ -94,12 +99,12 @@ def _check(program: ExportedProgram, small: ExportedProgram, gone: list[Block], 
 
     worst = 0.0
     for batch in (2, 3):
-        inputs = sample_inputs(program, batch, run.seed)
+        inputs = sample_inputs(program, batch, seed)
         want = run_zeroed(program, [block.branch for block in gone], inputs)
         worst = max(worst, distance(want, run_program(small, inputs)))
     check = Check(worst, 1e-4, "float32", (2, 3))
     require_equal(check, "layers")
-    run.facts["check"] = {"difference": worst, "dtype": check.dtype}
+    return check
 
 
 def _named(gone: list[Block]) -> str:

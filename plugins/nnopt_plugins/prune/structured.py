@@ -183,12 +183,14 @@ def _report(method: Prune, steps: Sequence[Step], run: Run) -> None:
     left = {group.name: last.keep.count_classes(group.classes) for group in last.groups}
     worst = max(step.check.difference for step in steps)
     batches = " and ".join(map(str, last.check.batches))
-    report_costs(first.dense, last.small, run)
     run.facts["units"] = [sum(units.values()), sum(left.get(name, 1) for name in units)]
-    run.facts["widths"] = [
-        {"layer": name, "before": count, "after": left.get(name, 1)} for name, count in units.items()
-    ]
-    run.facts["check"] = {"difference": worst, "dtype": last.check.dtype}
+    run.facts["shrunk"] = {
+        **cost_facts(first.dense, last.small),
+        "what": f"{method.granularity.name}s",
+        "widths": [{"layer": n, "before": k, "after": left.get(n, 1)} for n, k in units.items()],
+        "difference": worst,
+        "dtype": last.check.dtype,
+    }
     run.note(
         f"Checked: it computes what the dense graph does with the removed {method.granularity.name}s masked "
         f"out, to {worst:.1e} of the largest output, in {last.check.dtype}, at batch sizes {batches}."
@@ -199,10 +201,12 @@ def _report(method: Prune, steps: Sequence[Step], run: Run) -> None:
         run.note(f"So were channels through {len(first.coupling.frozen) - 3} more operators.")
 
 
-def report_costs(dense: ExportedProgram, small: ExportedProgram, run: Run) -> None:
-    """MACs and activation memory, before and after, into the facts."""
+def cost_facts(dense: ExportedProgram, small: ExportedProgram) -> dict[str, tuple[int, int]]:
+    """MACs and activation memory, before and after."""
     from nnopt_cli.graph import costs
 
     before, after = costs(dense), costs(small)
-    run.facts["macs"] = [before.macs, after.macs]
-    run.facts["activation_bytes"] = [before.peak_bytes, after.peak_bytes]
+    return {
+        "macs": (before.macs, after.macs),
+        "activation_bytes": (before.peak_bytes, after.peak_bytes),
+    }
