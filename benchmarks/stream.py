@@ -96,5 +96,5 @@ if __name__ == "__main__":
     report, scratch = Report(given.check), Path(given.scratch)
     peaks = [measure(report, scratch, float(size), given.repeat) for size in given.gb.split(",")]
     if len(peaks) > 1:
-        report.bar("peak at the largest size against the smallest", peaks[-1] / peaks[0], 1.1)
+        report.bar("peak at the largest size beyond the smallest's", peaks[-1] - peaks[0], 55.0, unit="MB")
     report.finish()

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nnopt_plugins.prune.bracket import Cut, Finder
 from nnopt_plugins.prune.passes import Prune
+from nnopt_plugins.prune.quantile import FEW, nth
 from nnopt_plugins.prune.sparsity import target
 from prune_models import (
     FLOATS,
@@ -101,6 +102,16 @@ def test_larger_than_a_sample(dtype: str, kind: str) -> None:
             cuts.add(Finder(source, threads=threads, cap_bytes=cap, small=small).find(k))
         assert len(cuts) == 1
         check(tensors, edited(source, cuts.pop(), 10_007), naive(tensors, dtypes, k))
+
+
+@pytest.mark.parametrize("spread", [1, 5000, 1 << 30])
+def test_nth_of_many(spread: int) -> None:
+    keys = np.random.default_rng(0).integers(7, 7 + spread, FEW + 1000).astype("<u4")
+    ordered = np.sort(keys)
+    for rank in (1, 1000, FEW // 3, FEW + 1000):
+        found, smaller = nth(np.array_split(keys, 300), rank, 7)
+        assert found == ordered[rank - 1]
+        assert smaller == np.searchsorted(ordered, found)
 
 
 @given(st.integers(0, 1000), st.integers(0, 200))
