@@ -7,8 +7,9 @@ from typing import Any
 
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.formats.checkpoint import Checkpoint, Leaf
-from nnopt_cli.formats.inert import Call, Ordered
+from nnopt_cli.formats.inert import Call, Ordered, Placeholder
 from nnopt_cli.formats.pickle_write import writable
+from nnopt_cli.formats.tree import is_optimizer_entry
 
 _DROP = object()  # what a walk returns for a value that the output cannot hold
 _SHOWN = 5  # names in a note before it counts the others
@@ -43,21 +44,16 @@ def entries_beside(checkpoint: Checkpoint) -> list[tuple[Any, ...]]:
     return out + [(*path, key) for key, value in node.items() if not isinstance(value, Leaf)]
 
 
-def is_optimizer_entry(key: Any, value: Any) -> bool:
-    """Whether an entry is the state of optimizers: by its form (`state` and `param_groups`), or its name.
+def _is_optimizer_state(key: Any, value: Any) -> bool:
+    """Whether an entry must go: by its structure, or by its name if it holds tensors or an object.
 
-    A name alone is not enough: `optimizer: {name: adam}` is a setting, and stays.
+    By name alone a setting would go, too: `optimizer: {name: adam}` stays.
     """
-    if isinstance(value, dict):
-        if {"state", "param_groups"} <= value.keys():
-            return True
-        parts = list(value.values())
-    else:
-        parts = list(value) if isinstance(value, list | tuple) else []
-    if parts and all(isinstance(part, dict) and {"state", "param_groups"} <= part.keys() for part in parts):
+    parts = value if isinstance(value, list) and value else [value]
+    if all(isinstance(part, dict) and is_optimizer_entry("", part) for part in parts):
         return True
-    named = isinstance(key, str) and key.lower().startswith("optim")
-    return named and any(True for _ in _leaves(value))
+    named = is_optimizer_entry(key, {})
+    return named and (isinstance(value, Placeholder) or any(True for _ in _leaves(value)))
 
 
 class _Walk:
@@ -123,7 +119,7 @@ class _Walk:
         return out
 
     def _entry(self, out: dict[Any, Any], key: Any, value: Any, path: tuple[Any, ...]) -> None:
-        if is_optimizer_entry(key, value):
+        if _is_optimizer_state(key, value):
             self._optimizer.append(path)
             return
         kept, copied = self.copy(key, path), self.copy(value, path)
@@ -155,18 +151,13 @@ class _Walk:
                 "its momentum would revive pruned weights."
             )
         if self._objects:
-            out.append(
-                f"Left out, since nnopt does not rebuild objects that need somebody's code: "
-                f"{listed(self._objects)}."
-            )
+            out.append(f"Left out, since only plain values and tensors are written: {listed(self._objects)}.")
         if self._untouched:
-            count = len(self._untouched)
-            what = (
-                "1 tensor outside the chosen weights was"
-                if count == 1
-                else (f"{count} tensors outside the chosen weights were")
+            many = len(self._untouched) > 1
+            what = f"{len(self._untouched)} tensor{'s' * many} outside the chosen weights"
+            out.append(
+                f"{what} {'were' if many else 'was'} carried over unchanged ({listed(self._untouched)})."
             )
-            out.append(f"{what} carried over unchanged ({listed(self._untouched)}).")
         return out
 
 
