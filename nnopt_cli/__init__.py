@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nnopt_cli.model.model import Model as Model
     from nnopt_cli.model.naming import Selection as Selection
     from nnopt_cli.model.naming import match as match
+    from nnopt_cli.model.naming import suggest as suggest
     from nnopt_cli.plugin.component import Component as Component
     from nnopt_cli.plugin.component import option as option
     from nnopt_cli.plugin.filter import TensorFilter as TensorFilter
@@ -51,6 +52,7 @@ _HOME = {
     "Model": "model.model",
     "Selection": "model.naming",
     "match": "model.naming",
+    "suggest": "model.naming",
     "Component": "plugin.component",
     "option": "plugin.component",
     "TensorFilter": "plugin.filter",

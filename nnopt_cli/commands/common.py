@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
     from nnopt_cli.plugin.registry import Registry
 
-PASSES, LOOK, PROJECT = "Passes", "Look at a model", "Project"  # panels of `nnopt --help`, in order
+# panels of `nnopt --help`, in order
+PASSES, FORMS, LOOK, PROJECT = "Passes", "Write a model in another form", "Look at a model", "Project"
 M = TypeVar("M", bound=BaseModel)
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context
 from nnopt_cli.plugin.component import option
-from nnopt_cli.plugin.options import Options, ReadOptions
+from nnopt_cli.plugin.options import ModelOptions, Options
 
 
 class InspectOptions(Options):
@@ -24,13 +24,13 @@ class InspectOptions(Options):
 
 def body(context: Context) -> None:
     """Read the file once, at constant memory, and show what is in it."""
-    from nnopt_cli.model.io import load
+    from nnopt_cli.plugin.opening import open_model
     from nnopt_cli.report.inspection import inspect_model
     from nnopt_cli.report.inspection_console import render
 
     wanted = context[InspectOptions]
     record = inspect_model(
-        load(context.path("model"), key=context[ReadOptions].key),
+        open_model(context.path("model"), context[ModelOptions], context.registry),
         context.run,
         include=wanted.include,
         exclude=wanted.exclude,
@@ -45,6 +45,6 @@ COMMAND = CommandSpec(
     help="Show what is in a model file: format, provenance, and every tensor's shape, sparsity and norms.",
     panel=LOOK,
     arguments=(Arg("model", "The model file or folder."),),
-    options=(ReadOptions, InspectOptions),
+    options=(ModelOptions, InspectOptions),
     body=body,
 )

@@ -15,7 +15,7 @@ from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.plugin.component import Component
 from nnopt_cli.plugin.kinds import Pass
-from nnopt_cli.plugin.options import ComputeOptions, OutputOptions, ReadOptions
+from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
     from nnopt_cli.model.model import Model
@@ -35,28 +35,32 @@ def _command(cls: type[Pass]) -> CommandSpec:
         name=cls.name,
         help=cls.__dict__.get("__doc__") or f"Run the pass {cls.name}.",
         panel=PASSES,
-        arguments=(Arg("model", "The model: a checkpoint, a safetensors file, or a folder of shards."),),
-        options=(cls, ReadOptions, OutputOptions, ComputeOptions),
+        arguments=(Arg("model", "The model: a checkpoint, a safetensors file, a folder of shards, a .pt2."),),
+        options=(cls, ModelOptions, OutputOptions, ComputeOptions),
         body=partial(run_pass, cls),
     )
 
 
 def run_pass(cls: type[Pass], context: Context) -> None:
     """Run one pass on one file, and report what it did."""
-    from nnopt_cli.model.io import load, save
+    from nnopt_cli.model.io import save
+    from nnopt_cli.plugin.opening import open_model
     from nnopt_cli.report.build import build
     from nnopt_cli.report.console import render
 
     start = time.perf_counter()
     method, run, out = context[cls], context.run, context[OutputOptions]
-    before = load(context.path("model"), key=context[ReadOptions].key)
+    before = open_model(context.path("model"), context[ModelOptions], context.registry)
+    before.require(cls.needs)
     path = out.output or default_output(before.path, cls.suffix or cls.name)
-    if not out.dry_run:
+    if not out.dry_run and (out.output or before.rung != "graph"):  # on the graph the suffix may yet change
         check_output(path, out.force)
     with _blame(cls, context.registry):
         after = method.run(before, run)
         _check(cls, after)
         after = _recorded(after, method, run.seed)
+        if after.structure_changed and out.output is None:
+            path = default_output(before.path, cls.suffix or cls.name, ".pt2")
         saved = save(after, None if out.dry_run else path, run=run, force=out.force, results=run.facts)
     record = build(
         command=cls.name,
@@ -74,12 +78,16 @@ def run_pass(cls: type[Pass], context: Context) -> None:
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose))
 
 
-def default_output(source: Path, word: str) -> Path:
-    """Beside the input: `model.pt` and `pruned` give `model.pruned.pt`; a folder `X` gives `X.pruned`."""
+def default_output(source: Path, word: str, suffix: str | None = None) -> Path:
+    """Beside the input: `model.pt` and `pruned` give `model.pruned.pt`; a folder `X` gives `X.pruned`.
+
+    `suffix` stands in place of the input's own.
+    """
     source = source.resolve() if source.name in ("", "..") else source
     found = None if source.is_dir() else _SUFFIX.search(source.name)
-    stem, suffix = (source.name[: found.start()], found[0]) if found else (source.name, "")
-    return source.with_name(f"{stem}.{word}{suffix}" if stem else f"{source.name}.{word}")
+    stem, own = (source.name[: found.start()], found[0]) if found else (source.name, "")
+    suffix = own if suffix is None else suffix
+    return source.with_name(".".join(filter(None, (stem or source.name, word))) + (suffix if stem else ""))
 
 
 def check_output(path: Path, force: bool) -> None:

@@ -170,7 +170,8 @@ def shown_path(filename: str) -> str:
 
 
 def _misfit(spec: str, maker: Callable[..., Any], why: str) -> UsageError:
-    form = f"{spec.rpartition(':')[2]}{inspect.signature(maker)}"
+    signature = inspect.signature(maker).replace(return_annotation=inspect.Signature.empty)
+    form = f"{spec.rpartition(':')[2]}{signature}"
     return UsageError(
         f"--arch {spec}: {why}", f"It is called as {form}; --arch-arg NAME=VALUE gives a value."
     )

@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from nnopt_cli.errors import NnoptError
+from nnopt_cli.model.agreement import difference, tolerance
 from nnopt_cli.model.arch import Architecture, described
 from nnopt_cli.model.fit import fill
 
@@ -23,9 +22,6 @@ if TYPE_CHECKING:
 
     from nnopt_cli.formats.weight import Weight
 
-TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}  # of the largest output
-_COARSE = 3e-2  # the same for 16-bit types
-_BATCHES = (2, 3)
 _WAY_OUT = (
     "The program needs no source: load the file without it, and module() gives the program as a module."
 )
@@ -42,8 +38,7 @@ def rebuild(arch: Architecture, program: ExportedProgram, weights: Mapping[str, 
         for kinds, tell in _TABLE.items():
             if isinstance(layer, kinds):
                 tell(layer)
-    for batch in _BATCHES:
-        _verify(arch, module, program, batch)
+    _verify(arch, module, program)
     return module
 
 
@@ -120,37 +115,16 @@ _TABLE: dict[Any, Callable[[Any], None]] = {
 }
 
 
-def _verify(arch: Architecture, module: nn.Module, program: ExportedProgram, batch: int) -> None:
-    from nnopt_cli.graph.signature import input_spec
-
-    inputs = input_spec(program)
-    if batch != _BATCHES[0] and inputs.batch is None:
-        return
-    args, kwargs = inputs.example(batch)
-    with torch.no_grad():
-        wanted = program.module()(*args, **kwargs)
-        try:
-            got = module(*args, **kwargs)
-        except Exception as error:
-            raise NnoptError(
-                f"--arch {arch.spec}: its code holds a size that was cut: {described(error)}", _WAY_OUT
-            ) from error
-    pairs = list(zip(_tensors(wanted), _tensors(got), strict=False))
-    if len(_tensors(wanted)) != len(_tensors(got)) or any(a.shape != b.shape for a, b in pairs):
-        raise NnoptError(f"--arch {arch.spec}: its outputs differ from the program's in shape", _WAY_OUT)
-    for ours, theirs in pairs:
-        largest = float(ours.abs().max()) if ours.numel() else 0.0
-        off = float((ours - theirs).abs().max()) if ours.numel() else 0.0
-        if not off <= TOLERANCE.get(ours.dtype, _COARSE) * max(largest, 1e-30):
-            raise NnoptError(
-                f"--arch {arch.spec}: rebuilt at the sizes in the file, it computes something else than the "
-                f"program (largest difference {off:.2g}, largest output {largest:.2g})",
-                f"Its code holds a size, or uses its weights in a way that the cut changed. {_WAY_OUT}",
-            )
-
-
-def _tensors(outputs: Any) -> list[Tensor]:
-    """The tensors of an output of any form, in order."""
-    if hasattr(outputs, "to_tuple"):  # of a library that gives classes of its own
-        outputs = outputs.to_tuple()
-    return [leaf for leaf in pytree.tree_leaves(outputs) if isinstance(leaf, Tensor)]
+def _verify(arch: Architecture, module: nn.Module, program: ExportedProgram) -> None:
+    try:
+        off = difference(program, module)
+    except Exception as error:
+        raise NnoptError(
+            f"--arch {arch.spec}: its code holds a size that was cut: {described(error)}", _WAY_OUT
+        ) from error
+    if not off <= tolerance(program):
+        raise NnoptError(
+            f"--arch {arch.spec}: rebuilt at the sizes in the file, it computes something else than the "
+            f"program (largest difference over largest output: {off:.2g})",
+            f"Its code holds a size, or uses its weights in a way that the cut changed. {_WAY_OUT}",
+        )

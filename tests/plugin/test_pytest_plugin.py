@@ -29,7 +29,7 @@ def test_the_file_holds_the_model(nnopt_file, nnopt_model):
 def test_the_command_runs_in_this_process(nnopt_command):
     result = nnopt_command("plugins", "--json")
     assert result.code == 0
-    assert result.json["plugins"][0]["name"] == "prune"
+    assert "prune" in [plugin["name"] for plugin in result.json["plugins"]]
     assert nnopt_command("plgins").code == 2
 
 

@@ -177,7 +177,9 @@ def test_a_blocked_plugin_is_not_even_imported(site, place):
 def test_blocking_can_be_repeated_and_takes_built_in_ones(site):
     blocked = ("--no-plugin", "good", "--no-plugin", "prune")
     result = site.nnopt("plugins", "--json", *blocked, env={"NNOPT_PLUGINS": "good"})
-    assert {p["name"] for p in result.json["plugins"] if p["state"] == "loaded"} == set()
+    states = {plugin["name"]: plugin["state"] for plugin in result.json["plugins"]}
+    assert states["good"] == states["prune"] == "off"
+    assert states["loaders"] == "loaded"
 
 
 def test_a_blocked_name_that_is_not_installed_is_a_usage_error(site):
