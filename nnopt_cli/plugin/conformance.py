@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from pydantic import ValidationError
@@ -83,17 +84,22 @@ def _check_round_trips(cls: type[Component], component: Component) -> None:
 
 def _check_light_import(cls: type[Component]) -> None:
     """Importing the module must not import torch or numpy: every `nnopt --help` would wait for it."""
-    from nnopt_cli.plugin.manager import HEAVY
-
     if cls.__module__.rpartition(".")[2].startswith(("test_", "conftest", "__main__")):
         return  # made up for a test, not part of a plugin
+    heavy = _heavy_imports(cls.__module__)
+    assert not heavy, f"{cls.__module__} imports {heavy} at its top; import it inside the methods"
+
+
+@cache
+def _heavy_imports(module: str) -> str:
+    from nnopt_cli.plugin.manager import HEAVY
+
     code = (
         "import importlib, sys\n"
         f"sys.path[:0] = {[path for path in sys.path if path]!r}\n"
         "importlib.import_module(sys.argv[1])\n"
-        f"print(*[name for name in {HEAVY!r} if name in sys.modules])"
+        f"print(*[name for name in {HEAVY!r} if name in sys.modules], sep=', ')"
     )
-    done = subprocess.run([sys.executable, "-c", code, cls.__module__], capture_output=True, text=True)
-    assert done.returncode == 0, f"importing {cls.__module__} fails in a fresh process:\n{done.stderr}"
-    heavy = done.stdout.split()
-    assert not heavy, f"{cls.__module__} imports {', '.join(heavy)} at its top; import it inside the methods"
+    done = subprocess.run([sys.executable, "-c", code, module], capture_output=True, text=True)
+    assert done.returncode == 0, f"importing {module} fails in a fresh process:\n{done.stderr}"
+    return done.stdout.strip()

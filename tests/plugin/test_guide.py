@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,7 +11,7 @@ from packages import Site, install
 
 from nnopt_cli.plugin.hookspecs import Hooks
 from nnopt_cli.plugin.options import SHARED
-from nnopt_cli.testing import small_file
+from nnopt_cli.testing import run_command, small_file
 
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
 BLOCK = re.compile(r"^```(\w+)(?: file=(\S+))?\n(.*?)^```$", re.M | re.S)
@@ -44,21 +41,21 @@ def test_its_tests_pass(project):
     assert done.code == 0, done.stdout + done.stderr
 
 
-def test_its_commands_work(project, blocks):
+def test_its_commands_work(project, blocks, monkeypatch):
     folder, site = project
-    small_file(folder / "model.safetensors")
+    monkeypatch.syspath_prepend(site.path)
+    monkeypatch.chdir(folder)
+    small_file("model.safetensors")
     lines = [line for language, _, text in blocks if language == "sh" for line in text.splitlines()]
     assert len(lines) > 6
-    env = {**os.environ, "PYTHONPATH": str(site.path)}
     for line in lines:
         for old in folder.glob("model.*.safetensors"):
             old.unlink()
         program, *args = shlex.split(line)
         assert program == "nnopt"
-        command = [sys.executable, "-m", "nnopt_cli", *args]
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, (line, done.stderr)
-        assert done.stderr == "", line
+        result = run_command(*args)
+        assert result.code == 0, (line, result.stderr)
+        assert result.stderr == "", line
     assert (folder / "nnopt-trim" / "pyproject.toml").exists()
 
 

@@ -9,7 +9,7 @@ from nnopt_cli import load
 from nnopt_cli.testing import run_command, small_file
 
 
-def test_from_nothing_to_a_command(tmp_path):
+def test_from_nothing_to_a_command(tmp_path, monkeypatch):
     name, command = "nnopt-soft_clip", "soft-clip"
     folder = tmp_path / "made"
     made = run_command("plugins", "new", name, "--dir", folder, "--json")
@@ -28,7 +28,8 @@ def test_from_nothing_to_a_command(tmp_path):
     assert "4 passed" in own.stdout
 
     model = small_file(tmp_path / "model.pt")
-    result = site.nnopt(command, model, "--limit", "0.25")
+    monkeypatch.syspath_prepend(site.path)
+    result = run_command(command, model, "--limit", "0.25")
     assert result.code == 0, result.stderr
     output = tmp_path / f"model.{command}.pt"
     assert output.name in "".join(result.stdout.split())
