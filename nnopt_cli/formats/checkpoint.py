@@ -37,6 +37,7 @@ class Container:
         companions: for a folder, other files that belong to the model (configuration, tokenizer).
         rebuilt: True where the file held objects and only their tensors were taken; the output is then
             a plain state dict.
+        archive: for a `.pt2`, its program and all else beside the weights (`formats/pt2_archive.py`).
     """
 
     path: Path
@@ -49,6 +50,7 @@ class Container:
     shards: Mapping[str, str] | None = None
     companions: tuple[Path, ...] = ()
     rebuilt: bool = False
+    archive: Any = None
 
 
 @dataclass(frozen=True)

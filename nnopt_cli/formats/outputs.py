@@ -12,12 +12,14 @@ from nnopt_cli.errors import UsageError
 from nnopt_cli.formats.checkpoint import Checkpoint, Container, Leaf
 from nnopt_cli.formats.inert import Ordered
 from nnopt_cli.formats.layout import Layout, unique
+from nnopt_cli.formats.pt2_parts import parts_of_checkpoint
+from nnopt_cli.formats.pt2_write import Pt2Layout
 from nnopt_cli.formats.safetensors_write import SafetensorsLayout
 from nnopt_cli.formats.torch_write import TorchLayout
 from nnopt_cli.formats.tree_write import entries_beside, listed, output_tree
 from nnopt_cli.formats.weight import Weight
 
-Form = Literal["safetensors", "torch", "folder"]
+Form = Literal["safetensors", "torch", "folder", "pt2"]
 
 SHARD_BYTES = 5_000_000_000  # of tensors in a shard at most, as Hugging Face's libraries cut them
 _TORCH = {".pt", ".pth", ".th", ".bin", ".ckpt"}
@@ -58,6 +60,8 @@ def form_of(container: Container, path: Path | None) -> Form:
     own: Form = "safetensors" if container.format == "safetensors" else "torch"
     if container.shards is not None:
         own = "folder"
+    if container.archive is not None:
+        own = "pt2"
     suffix = path.suffix.lower() if path else ""
     if path is None:
         return own
@@ -65,6 +69,8 @@ def form_of(container: Container, path: Path | None) -> Form:
         return "safetensors"
     if suffix in _TORCH:
         return "torch"
+    if suffix == ".pt2" and own == "pt2":
+        return "pt2"
     if suffix in (".pt2", ".onnx"):
         raise UsageError(f"{path}: a {suffix} file needs the model's graph, and this is weights only", _WORKS)
     if suffix in _OTHERS:
@@ -85,13 +91,17 @@ def plan(checkpoint: Checkpoint, form: Form, expected: Mapping[str, str]) -> Out
     Raises NnoptError for a tensor that the form cannot hold.
     """
     container = checkpoint.container
+    if form == "pt2":
+        parts = parts_of_checkpoint(checkpoint)
+        return Output({"": Pt2Layout(parts, expected)}, notes=parts.notes)
+    lost_program = ["The program was left out: the output holds weights only."] if container.archive else []
     if form == "torch":
         tree, notes = output_tree(checkpoint)
-        return Output({"": TorchLayout(tree, expected)}, notes=tuple(notes))
+        return Output({"": TorchLayout(tree, expected)}, notes=(*lost_program, *notes))
     weights = {container.prefix + name: weight for name, weight in checkpoint.weights.items()}
     beside = entries_beside(checkpoint)
     lost = f"Left out, since safetensors holds tensors only: {listed(beside)}."
-    notes = [lost] if beside else []
+    notes = lost_program + ([lost] if beside else [])
     if form == "safetensors":
         return Output({"": SafetensorsLayout(weights, container.metadata, expected)}, notes=tuple(notes))
     shard_of = _input_shards(container, weights) if container.shards else _cut(weights)

@@ -12,6 +12,8 @@ from nnopt_cli.formats.checkpoint import Checkpoint, Container
 from nnopt_cli.formats.inert import Refused
 from nnopt_cli.formats.json_read import nnopt_strings
 from nnopt_cli.formats.pickle_source import MalformedError
+from nnopt_cli.formats.pt2_archive import is_archive
+from nnopt_cli.formats.pt2_read import read_weights
 from nnopt_cli.formats.safetensors_read import read_safetensors
 from nnopt_cli.formats.sharded import read_folder, read_index
 from nnopt_cli.formats.sniff import check_path, kind_of, open_file
@@ -19,6 +21,7 @@ from nnopt_cli.formats.storage import overlapping
 from nnopt_cli.formats.torch_read import Tree, read_archive, read_legacy, read_plain_pickle
 from nnopt_cli.formats.tree import Candidate, at_key, candidates, check_nesting
 from nnopt_cli.formats.weight import InputFile, Weight
+from nnopt_cli.formats.zip_read import members_of
 
 _PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _SHOWN = 4
@@ -50,6 +53,9 @@ def read(path: Path, *, key: str | None = None) -> Checkpoint:
         container = Container(path, "safetensors", (path,), metadata=metadata)
         checkpoint = Checkpoint(dict(header.weights), container, nnopt_strings(header.metadata))
         return _finished(checkpoint)
+    if kind == "zip" and is_archive(members_of(file)):
+        _no_key(path, key)
+        return read_weights(file)
     return _from_tree(path, file, kind, key)
 
 

@@ -15,6 +15,7 @@ from nnopt_cli.formats.outputs import Output, form_of, plan
 from nnopt_cli.formats.stream import Placed, Streamed, stream
 from nnopt_cli.formats.tally import Tally
 from nnopt_cli.formats.target import Target, check_space, check_target
+from nnopt_cli.formats.weight import Weight
 from nnopt_cli.run import Run
 
 Record = Callable[[Mapping[str, Tally]], dict[str, str]]
@@ -60,9 +61,15 @@ def write(checkpoint: Checkpoint, path: Path | None, *, record: Record, run: Run
     if path is not None:
         inputs = (container.path, *container.files)
         target = check_target(path, folder=form == "folder", force=force, inputs=inputs)
-    names = {id(weight): name for name, weight in unique(checkpoint.weights).items()}
-    expected = record({name: _blank(checkpoint.weights[name].numel) for name in names.values()})
-    output = plan(checkpoint, form, expected)
+    output = plan(checkpoint, form, record(blank(checkpoint.weights)))
+    return carry_out(output, target, checkpoint.weights, record, run)
+
+
+def carry_out(
+    output: Output, target: Target | None, weights: Mapping[str, Weight], record: Record, run: Run
+) -> Written:
+    """Write what was planned, to a place that was checked (None: nowhere); `weights` are to be tallied."""
+    names = {id(weight): name for name, weight in unique(weights).items()}
     extra = sum(_size_of(source) for source in output.companions)
     size = sum(layout.size for layout in output.layouts.values()) + extra
 
@@ -78,7 +85,7 @@ def write(checkpoint: Checkpoint, path: Path | None, *, record: Record, run: Run
             text = output.index_text(strings)
             sinks[output.index].write_at(text, 0)
             total += len(text)
-    return Written(path, total, ordered, output.notes)
+    return Written(target.path if target else None, total, ordered, output.notes)
 
 
 def _stream(output: Output, sinks: Mapping[str, Sink], run: Run, writing: bool) -> dict[int, Streamed]:
@@ -129,6 +136,8 @@ def _size_of(source: Path) -> int:
         raise UnreadableError(f"{source}: {error.strerror}") from error
 
 
-def _blank(elements: int) -> Tally:
-    """A tally of nothing, as long as a real one when it is printed."""
-    return Tally(elements, 0, 0, False, "0" * 64, 0, 0, 0)
+def blank(weights: Mapping[str, Weight]) -> dict[str, Tally]:
+    """Tallies of nothing, as long as real ones when printed: to know how much room a record takes."""
+    return {
+        name: Tally(weight.numel, 0, 0, False, "0" * 64, 0, 0, 0) for name, weight in unique(weights).items()
+    }

@@ -30,6 +30,7 @@ class Member:
     start: int
     size: int
     stored: bool
+    crc: int = 0  # crc32 that its bytes should have
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class _Entry:
     size: int
     method: int
     flags: int
+    crc: int
 
 
 def members_of(file: InputFile) -> dict[str, Member]:
@@ -118,7 +120,7 @@ def _entry(file: InputFile, raw: bytes, at: int) -> tuple[_Entry, int]:
         size, packed, header = _wide_fields(file, extra, [size, packed, header])
     if disk not in (0, 0xFFFF):
         raise _broken(file, "it is split over several files")
-    return _Entry(name, header, packed, size, method, flags), end
+    return _Entry(name, header, packed, size, method, flags, fields[7]), end
 
 
 def _wide_fields(file: InputFile, extra: bytes, values: list[int]) -> list[int]:
@@ -157,7 +159,7 @@ def _located(file: InputFile, entries: list[_Entry], limit: int) -> dict[str, Me
             raise _broken(file, f"{name!r} reaches beyond the archive's data")
         if entry.method == 0 and entry.packed != entry.size:
             raise _broken(file, f"{name!r} is stored in {entry.packed} bytes and claims {entry.size}")
-        found[entry.name] = Member(name, start, entry.size, entry.method == 0)
+        found[entry.name] = Member(name, start, entry.size, entry.method == 0, entry.crc)
     return {found[entry.name].name: found[entry.name] for entry in entries}
 
 

@@ -130,6 +130,7 @@ class Model:
             key=(),
             prefix="",
             tree=None,
+            archive=None,
             shards=None,
             rebuilt=False,
             metadata={},
