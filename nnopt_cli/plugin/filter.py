@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class TensorFilter(BaseModel):
     """Mix this into a pass: `class Clip(TensorFilter, Pass)`. The two flags mean the same everywhere."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     include: tuple[str, ...] = option(
         (), help="Only tensors whose name matches this pattern.", metavar="GLOB"

@@ -167,7 +167,7 @@ def component_fault(cls: object) -> str | None:
         return f"{cls.__name__} is called {cls.name!r}; names are lower-case words joined by dashes"
     if inspect.isabstract(cls):
         return f"{cls.__name__} is abstract: it lacks {', '.join(sorted(cls.__abstractmethods__))}"
-    if not cls.__pydantic_complete__ and not cls.model_rebuild(raise_errors=False):
+    if not getattr(cls, "__pydantic_fields_complete__", True):  # pydantic 2.10 tells later, on first use
         return f"{cls.__name__}: the type of an option is not importable when the class is made"
     if hidden := [name for name in cls.model_fields if any(hasattr(base, name) for base in cls.__bases__)]:
         return f"{cls.__name__}: the option {hidden[0]!r} hides what every component has; rename it"

@@ -14,7 +14,7 @@ from nnopt_cli.plugin.component import option
 class Options(BaseModel):
     """A group of flags. Fields are declared with `option(...)`; a trailing `_` in a name is dropped."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     panel: ClassVar[str] = "Options"  # the box of `--help` that they stand in
 
