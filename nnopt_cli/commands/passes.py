@@ -55,6 +55,10 @@ def run_pass(cls: type[Pass], context: Context) -> None:
     path = out.output or default_output(before.path, cls.suffix or cls.name)
     if not out.dry_run and (out.output or before.rung != "graph"):  # on the graph the suffix may yet change
         check_output(path, out.force)
+    if path.suffix.lower() == ".pt2" and before.graph is not None and before.graph.exported:
+        before = before.with_program(
+            before.program(), structure_changed=False
+        )  # as the file will name tensors
     with _blame(cls, context.registry):
         after = method.run(before, run)
         _check(cls, after)

@@ -5,6 +5,7 @@ Works on a list of plain calls, so that a graph can be read with PyTorch or from
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -86,6 +87,43 @@ def program_uses(program: ExportedProgram) -> dict[str, set[str]]:
     parameters = {s.arg.name: str(s.target) for s in program.graph_signature.input_specs if s.target}
     calls = (_call(node) for node in program.graph.nodes if node.op == "call_function")
     return uses(calls, parameters)
+
+
+def file_uses(text: bytes) -> dict[str, set[str]]:
+    """`uses` of the program in a `.pt2` file, given as its JSON; PyTorch is not imported.
+
+    Raises KeyError, TypeError or ValueError for what is not such a program.
+    """
+    module = json.loads(text)["graph_module"]
+    parameters = {}
+    for spec in module["signature"]["input_specs"]:
+        ((_, item),) = spec.items()
+        for key in ("parameter_name", "buffer_name", "tensor_constant_name"):
+            if key in item:
+                parameters[item["arg"]["name"]] = item[key]
+    nodes = module["graph"]["nodes"]
+    calls = (
+        Call(
+            node["target"].removeprefix("torch.ops.").split(".")[1],
+            tuple(tuple(_json_names(argument["arg"])) for argument in node["inputs"]),
+            tuple(name for output in node["outputs"] for name in _json_names(output)),
+        )
+        for node in nodes
+        if node["target"].startswith("torch.ops.")
+    )
+    return uses(calls, parameters)
+
+
+def _json_names(argument: Any) -> list[str]:
+    """The tensors that an argument or a result names: `{"as_tensor": {"name": …}}` and lists of them."""
+    ((form, value),) = argument.items()
+    if form == "as_tensor":
+        return [value["name"]]
+    if form == "as_tensors":
+        return [item["name"] for item in value]
+    if form == "as_optional_tensors":
+        return [name for item in value for name in _json_names(item)]
+    return []
 
 
 def _call(node: Any) -> Call:

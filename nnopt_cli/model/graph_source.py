@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nnopt_cli.errors import NnoptError
+from nnopt_cli.errors import NnoptError, UnreadableError
 
 if TYPE_CHECKING:
     import torch
@@ -24,12 +25,14 @@ class GraphSource(ABC):
 
     Attributes:
         structure_changed: whether a pass changed sizes or operators.
-        own: whether the program may differ from what the model's source makes.
+        source_hash: content hash of the input's weights, where the program's are others.
+        exported: whether it is what the model's source makes; if not, it may differ from that.
         notes: what the user should know about how it was made; complete once it was.
     """
 
     structure_changed = False
-    own = True
+    source_hash = ""
+    exported = False
 
     def __init__(self) -> None:
         self.notes: list[str] = []
@@ -58,13 +61,17 @@ class GraphSource(ABC):
 
         Raises NnoptError where a weight no longer has the shape or dtype that the graph was made for.
         """
-        base = self.base(weights)
-        changed = {
+        base, changed = self.base(weights), self.edited(weights)
+        return with_weights(base, changed) if changed else base
+
+    def edited(self, weights: Mapping[str, Weight]) -> dict[str, Weight]:
+        """Those of `weights` that the program was not made with, by the program's names."""
+        self.base(weights)
+        return {
             name: weights[ours]
             for name, ours in self._names.items()
             if ours in weights and weights[ours] is not self._origin[ours]
         }
-        return with_weights(base, changed) if changed else base
 
     def uses(self, weights: Mapping[str, Weight]) -> Mapping[str, Collection[str]]:
         """What the graph reads each weight as, by the model's names (see `nnopt_cli.graph.usage`)."""
@@ -81,26 +88,34 @@ class GraphSource(ABC):
 class FileGraph(GraphSource):
     """A program in a `.pt2` file."""
 
-    def __init__(
-        self,
-        read: Callable[[], ExportedProgram],
-        weights: Mapping[str, Weight],
-        structure_changed: bool = False,
-    ) -> None:
-        """`read` gives the program; `weights` are the file's own, by the program's names."""
+    def __init__(self, path: Path, weights: Mapping[str, Weight], text: Callable[[], bytes]) -> None:
+        """`weights` are the file's own, by the program's names; `text` gives the program as JSON."""
         super().__init__()
-        self._read = read
+        self._path = path
         self._weights = weights
-        self.structure_changed = structure_changed
+        self._text = text
+
+    def uses(self, weights: Mapping[str, Weight]) -> Mapping[str, Collection[str]]:
+        """Read off the file's text: PyTorch is not imported for it."""
+        from nnopt_cli.graph.usage import file_uses
+
+        try:
+            return file_uses(self._text())
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
+            raise UnreadableError(f"{self._path}: its program is not understood: {error!r:.200}") from None
 
     def _make(self, weights: Mapping[str, Weight]) -> Made:
-        return self._read(), {name: name for name in self._weights}, self._weights
+        from nnopt_cli.formats.pt2_read import read_program
+
+        found = read_program(self._path)
+        self.notes += found.notes
+        return found.program, {name: name for name in self._weights}, self._weights
 
 
 class ModuleGraph(GraphSource):
     """A module that is exported."""
 
-    own = False
+    exported = True
 
     def __init__(self, arch: Architecture, inputs: InputSpec) -> None:
         super().__init__()
@@ -123,9 +138,14 @@ class HeldGraph(GraphSource):
     """A program in memory."""
 
     def __init__(
-        self, program: ExportedProgram, weights: Mapping[str, Weight], structure_changed: bool
+        self,
+        program: ExportedProgram,
+        weights: Mapping[str, Weight],
+        structure_changed: bool,
+        source_hash: str = "",
     ) -> None:
         super().__init__()
+        self.source_hash = source_hash
         self._base, self._origin = program, weights
         self._names = {name: name for name in weights}
         self.structure_changed = structure_changed

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.errors import UsageError
+from nnopt_cli.model.hashing import content_hash, input_hash
 from nnopt_cli.model.model import Model
 from nnopt_cli.model.provenance import Provenance
 
 if TYPE_CHECKING:
     from nnopt_cli.formats.checkpoint import Checkpoint
     from nnopt_cli.formats.tally import Tally
+    from nnopt_cli.formats.write import Record, Written
     from nnopt_cli.model.arch import Architecture
     from nnopt_cli.model.graph_source import GraphSource
     from nnopt_cli.model.inputs import InputSpec
-    from nnopt_cli.model.stats import Stats
     from nnopt_cli.run import Run
 
 
@@ -81,11 +80,9 @@ def _graph(checkpoint: Checkpoint, arch: Architecture | None, inputs: InputSpec 
 
     path = checkpoint.container.path
     if checkpoint.container.format == "pt2":
-        from nnopt_cli.formats.pt2_read import read_program
-
         if inputs is not None:
             raise UsageError(f"{path}: a .pt2 says itself what it is fed", "Leave --input out.")
-        return FileGraph(partial(read_program, path), checkpoint.weights)
+        return FileGraph(path, checkpoint.weights, checkpoint.container.archive.program_text)
     if inputs is None:
         return None
     if arch is None:
@@ -108,7 +105,8 @@ def save(
 
     Args:
         model: what to write; pending edits are computed while streaming, at constant memory.
-        path: where to; None computes and counts everything and writes nothing.
+        path: where to; a `.pt2` holds the model's graph too, all others hold weights. None computes and
+            counts everything and writes nothing.
         run: threads, progress and device; a default one if left out.
         force: replace an existing output.
         results: figures to put into the file's record.
@@ -117,31 +115,63 @@ def save(
         NnoptError: the output exists, is the input itself, or the disk is full; nothing half-written is left.
     """
     from nnopt_cli import __version__
-    from nnopt_cli.formats.checkpoint import Checkpoint
-    from nnopt_cli.formats.write import write
     from nnopt_cli.run import Run as NewRun
 
-    run = run or NewRun()
-    final = model.provenance
+    final, digest = model.provenance, ""
 
     def record(tallies: Mapping[str, Tally]) -> dict[str, str]:
-        nonlocal final
-        digest = content_hash(model, tallies)
+        nonlocal final, digest
+        digest = _input_hash(model, tallies)
         source = {"path": model.path.name, "sha256": digest}
         inputs = model.provenance.inputs or (source,)
         final = replace(model.provenance, inputs=inputs, results=dict(results or {}), version=__version__)
         return final.to_strings()
 
-    checkpoint = Checkpoint(dict(model.weights), model.container)
-    written = write(checkpoint, None if path is None else Path(path), record=record, run=run, force=force)
-    digest = content_hash(model, written.tallies)
-    return Saved(written.path, written.bytes, written.tallies, digest, written.notes, final)
+    target = None if path is None else Path(path)
+    write = _write_graph if _has_graph(model, target) else _write_weights
+    written = write(model, target, record, run or NewRun(), force)
+    notes = (*(model.graph.notes if model.graph else ()), *written.notes)
+    return Saved(written.path, written.bytes, written.tallies, digest, notes, final)
 
 
-def content_hash(model: Model, tallies: Mapping[str, Tally] | Mapping[str, Stats]) -> str:
-    """sha256 over every tensor's name, dtype, shape and own sha256: the same for every container format."""
-    digest = hashlib.sha256()
-    for name in sorted(tallies):
-        weight = model.weights[name]
-        digest.update(f"{name}\t{weight.dtype}\t{list(weight.shape)}\t{tallies[name].sha256}\n".encode())
-    return digest.hexdigest()
+def _has_graph(model: Model, path: Path | None) -> bool:
+    """Whether a program in memory is to be written. One in a file is carried over with the weights."""
+    if model.graph is None or model.container.archive is not None:
+        return False
+    return model.structure_changed if path is None else path.suffix.lower() == ".pt2"
+
+
+def _write_graph(model: Model, path: Path | None, record: Record, run: Run, force: bool) -> Written:
+    from nnopt_cli.formats.pt2_write import write_program
+
+    assert model.graph is not None
+    program = model.graph.base(model.weights)
+    return write_program(
+        program,
+        path,
+        record=record,
+        run=run,
+        force=force,
+        inputs=(model.path, *model.container.files),
+        weights=model.graph.edited(model.weights),
+    )
+
+
+def _write_weights(model: Model, path: Path | None, record: Record, run: Run, force: bool) -> Written:
+    from nnopt_cli.formats.checkpoint import Checkpoint
+    from nnopt_cli.formats.write import write
+
+    written = write(
+        Checkpoint(dict(model.weights), model.container), path, record=record, run=run, force=force
+    )
+    if not model.structure_changed:
+        return written
+    lost = "The output holds weights only, in sizes that the model's source does not make; a .pt2 holds both."
+    return replace(written, notes=(*written.notes, lost))
+
+
+def _input_hash(model: Model, tallies: Mapping[str, Tally]) -> str:
+    """The hash of the weights as the input has them; tallies have it where they are of the same tensors."""
+    if model.graph is not None and model.graph.source_hash:
+        return model.graph.source_hash
+    return content_hash(model, tallies) if tallies.keys() == model.unique().keys() else input_hash(model)

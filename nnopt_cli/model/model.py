@@ -97,7 +97,7 @@ class Model:
         if self.arch is None:
             module: nn.Module = self.program().module()
             return module
-        if self.graph is not None and self.graph.own:
+        if self.graph is not None and not self.graph.exported:
             return rebuild(self.arch, self.program(), self.weights)
         module = self.arch.build()
         fill(module, self.weights, self.arch.spec)
@@ -115,26 +115,22 @@ class Model:
     def with_program(self, program: ExportedProgram, *, structure_changed: bool) -> Model:
         """The same model with `program` in place of its graph and weights.
 
+        The names and the number of its tensors may change.
+
         Args:
             program: it is held, not copied; its `state_dict` gives the weights, tied ones tied.
             structure_changed: whether sizes or operators differ from this model's.
         """
+        from nnopt_cli.formats.checkpoint import Container
         from nnopt_cli.model.graph_source import HeldGraph
+        from nnopt_cli.model.hashing import input_hash
         from nnopt_cli.model.program_weights import program_weights
 
         weights = program_weights(program)
-        graph = HeldGraph(program, weights, structure_changed or self.structure_changed)
-        container = replace(
-            self.container,
-            format="pt2",
-            key=(),
-            prefix="",
-            tree=None,
-            archive=None,
-            shards=None,
-            rebuilt=False,
-            metadata={},
-        )
+        source_hash = (self.graph.source_hash if self.graph else "") or input_hash(self)
+        graph = HeldGraph(program, weights, structure_changed or self.structure_changed, source_hash)
+        graph.notes += self.graph.notes if self.graph else ()
+        container = Container(self.path, "pt2", self.container.files)
         return replace(self, weights=weights, container=container, graph=graph)
 
     def unique(self) -> dict[str, Weight]:

@@ -86,7 +86,7 @@ def inspect_model(
         UnreadableError: a file ends inside a tensor's data.
     """
     from nnopt_cli import __version__
-    from nnopt_cli.model.io import content_hash
+    from nnopt_cli.model.hashing import content_hash
     from nnopt_cli.model.naming import select
     from nnopt_cli.model.stats import measure_all
 

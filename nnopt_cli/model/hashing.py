@@ -1,0 +1,38 @@
+"""The content hash of a model's weights: the same for every container format."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nnopt_cli.formats.tally import Tally
+    from nnopt_cli.model.model import Model
+    from nnopt_cli.model.stats import Stats
+
+
+def content_hash(model: Model, tallies: Mapping[str, Tally] | Mapping[str, Stats]) -> str:
+    """sha256 over every tensor's name, dtype, shape and own sha256."""
+    return _combined(model, {name: tally.sha256 for name, tally in tallies.items()})
+
+
+def input_hash(model: Model) -> str:
+    """The content hash of the weights as they were read, below all edits. Reads all of them."""
+    import numpy as np
+
+    digests = {}
+    for name, weight in model.unique().items():
+        origin, digest = weight.origin, hashlib.sha256()
+        for start, count in origin.spans():
+            digest.update(origin.chunk(start, count, np.empty(count, origin.dtype.word)).data.cast("B"))
+        digests[name] = digest.hexdigest()
+    return _combined(model, digests)
+
+
+def _combined(model: Model, digests: Mapping[str, str]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(digests):
+        weight = model.weights[name]
+        digest.update(f"{name}\t{weight.dtype}\t{list(weight.shape)}\t{digests[name]}\n".encode())
+    return digest.hexdigest()
