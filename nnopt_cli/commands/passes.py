@@ -18,6 +18,7 @@ from nnopt_cli.plugin.kinds import Pass
 from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
+    from nnopt_cli.model.io import Saved
     from nnopt_cli.model.model import Model
     from nnopt_cli.plugin.registry import Registry
 
@@ -56,15 +57,16 @@ def run_pass(cls: type[Pass], context: Context) -> None:
     if not out.dry_run and (out.output or before.rung != "graph"):  # on the graph the suffix may yet change
         check_output(path, out.force)
     if path.suffix.lower() == ".pt2" and before.graph is not None and before.graph.exported:
-        before = before.with_program(
-            before.program(), structure_changed=False
-        )  # as the file will name tensors
+        # as the file will name tensors
+        before = before.with_program(before.program(), structure_changed=False)
     with _blame(cls, context.registry):
         after = method.run(before, run)
         _check(cls, after)
-        after = _recorded(after, method, run.seed)
-        if after.structure_changed and out.output is None:
-            path = default_output(before.path, cls.suffix or cls.name, ".pt2")
+        after, measured = _recorded(after, method, run.seed), None
+        if after.structure_changed:
+            measured = save(before, None, run=run)  # other tensors than the output's, so counted apart
+            after = _made_from(after, before, measured)
+            path = out.output or default_output(before.path, cls.suffix or cls.name, ".pt2")
         saved = save(after, None if out.dry_run else path, run=run, force=out.force, results=run.facts)
     record = build(
         command=cls.name,
@@ -77,8 +79,8 @@ def run_pass(cls: type[Pass], context: Context) -> None:
         seconds=time.perf_counter() - start,
         peak_bytes=peak_memory(),
         dry_run=out.dry_run,
+        measured=measured,
     )
-
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose))
 
 
@@ -131,6 +133,14 @@ def _said(method: Pass) -> dict[str, Any]:
         for key, value in values.items()
         if isinstance(value, Component) or key in table
     }
+
+
+def _made_from(model: Model, source: Model, measured: Saved) -> Model:
+    """Name the input's weights in the record, where the output no longer holds them."""
+    from dataclasses import replace
+
+    inputs = source.provenance.inputs or ({"path": source.path.name, "sha256": measured.sha256},)
+    return replace(model, provenance=replace(model.provenance, inputs=inputs))
 
 
 def _check(cls: type[Pass], model: object) -> None:
