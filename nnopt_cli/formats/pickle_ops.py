@@ -19,12 +19,12 @@ def run(source: Source, builder: Builder, limits: Limits) -> Any:
 
 
 def _on_stack(value: Any) -> Callable[[Machine], None]:
-    return lambda machine: machine.push(value)
+    return lambda machine: machine.stack.append(value)
 
 
 def _unpacked(form: str) -> Callable[[Machine], None]:
     layout = struct.Struct(form)
-    return lambda machine: machine.push(layout.unpack(machine.source.take(layout.size))[0])
+    return lambda machine: machine.stack.append(layout.unpack(machine.source.take(layout.size))[0])
 
 
 _TABLE: dict[int, Callable[[Machine], None]] = {
@@ -43,7 +43,7 @@ _TABLE: dict[int, Callable[[Machine], None]] = {
         b"L": Machine.long_line,
         b"\x8a": lambda m: m.integer(1),
         b"\x8b": lambda m: m.integer(4),
-        b"F": lambda m: m.push(float(m.source.line())),
+        b"F": lambda m: m.stack.append(float(m.source.line())),
         b"G": _unpacked(">d"),
         b"S": Machine.old_text_line,
         b"T": lambda m: m.old_text(4),
@@ -61,10 +61,10 @@ _TABLE: dict[int, Callable[[Machine], None]] = {
         b"\x85": lambda m: m.make_tuple(1),
         b"\x86": lambda m: m.make_tuple(2),
         b"\x87": lambda m: m.make_tuple(3),
-        b"t": lambda m: m.push(tuple(m.since_mark())),
-        b"]": lambda m: m.push([]),
-        b"l": lambda m: m.push(m.since_mark()),
-        b"}": lambda m: m.push({}),
+        b"t": lambda m: m.stack.append(tuple(m.since_mark())),
+        b"]": lambda m: m.stack.append([]),
+        b"l": lambda m: m.stack.append(m.since_mark()),
+        b"}": lambda m: m.stack.append({}),
         b"d": Machine.make_dict,
         b"\x8f": Machine.empty_set,
         b"\x91": Machine.make_frozenset,
@@ -77,11 +77,11 @@ _TABLE: dict[int, Callable[[Machine], None]] = {
         b"(": Machine.mark,
         b"0": Machine.pop,
         b"1": lambda m: m.since_mark() and None,
-        b"2": lambda m: m.push(m.stack[-1]),
+        b"2": lambda m: m.stack.append(m.stack[-1]),
         b"p": lambda m: m.put(int(m.source.line())),
         b"q": lambda m: m.put(m.source.byte()),
         b"r": lambda m: m.put(m.source.number(4)),
-        b"\x94": lambda m: m.put(len(m.memo)),
+        b"\x94": Machine.memoize,
         b"g": lambda m: m.get(int(m.source.line())),
         b"h": lambda m: m.get(m.source.byte()),
         b"j": lambda m: m.get(m.source.number(4)),

@@ -69,14 +69,16 @@ class Source:
         self._base, self._buffer, self._at = start + count, b"", 0
         return start
 
-    def line(self) -> bytes:
-        """The bytes up to the next line end, which is stepped over."""
+    def line(self, most: int = _LINE) -> bytes:
+        """The bytes up to the next line end, which is stepped over; `most` at most."""
         found = self._buffer.find(b"\n", self._at)
-        if found < 0:
-            self._fill(min(_LINE, self.left) or 1)
-            found = self._buffer.find(b"\n", self._at)
-            if found < 0:
+        size = 0
+        while found < 0:
+            if size >= min(most, self.left):
                 raise MalformedError(f"a line that begins at byte {self.position} has no end")
+            size = min(max(4 * size, _LINE), self.left)
+            self._fill(size)
+            found = self._buffer.find(b"\n", self._at)
         data = self._buffer[self._at : found]
         self._at = found + 1
         return data

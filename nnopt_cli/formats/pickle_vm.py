@@ -28,7 +28,7 @@ _MISSING = object()
 class Limits:
     """What all the pickles of one checkpoint may use up together."""
 
-    steps: int = 3_000_000  # opcodes; those that make larger objects count several
+    steps: int = 4_000_000  # opcodes; those that make larger objects count several
     held: int = 128 << 20  # bytes of text and bytes objects
 
 
@@ -75,6 +75,9 @@ class Machine:
             raise MalformedError("it takes a value from an empty stack") from None
         except (ArithmeticError, RecursionError, TypeError, ValueError, MemoryError, struct.error) as error:
             raise MalformedError(f"a value is wrong ({type(error).__name__})") from error
+        finally:  # an error keeps this frame alive, and need not keep what was built
+            self.stack.clear()
+            self.memo.clear()
 
     def push(self, value: Any) -> None:
         self.stack.append(value)
@@ -124,7 +127,7 @@ class Machine:
         self.push(self.source.take(size).decode("utf-8", "surrogatepass"))
 
     def text_line(self) -> None:
-        line = self.source.line()
+        line = self.source.line(self._limits.held)
         self.hold(len(line))
         self.push(line.decode("raw-unicode-escape"))
 
@@ -141,7 +144,7 @@ class Machine:
         self.push(data.decode() if data.isascii() else data)
 
     def old_text_line(self) -> None:
-        line = self.source.line()
+        line = self.source.line(self._limits.held)
         self.hold(len(line))
         if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:
             raise MalformedError("a string has no quotes")
@@ -201,6 +204,9 @@ class Machine:
             self._marks.pop()
         else:
             self.stack.pop()
+
+    def memoize(self) -> None:
+        self.memo.append(self.stack[-1])
 
     def put(self, slot: int) -> None:
         memo = self.memo

@@ -48,10 +48,12 @@ def check_path(path: Path) -> Literal["file", "folder"]:
     """What `path` is. Raises UnreadableError for anything else, such as a pipe, which could block."""
     try:
         mode = path.stat().st_mode
-    except (OSError, ValueError) as error:
-        if isinstance(error, (FileNotFoundError, NotADirectoryError)):
-            raise _missing(path) from None
-        raise UnreadableError(f"{path}: cannot be opened: {getattr(error, 'strerror', error)}") from error
+    except (FileNotFoundError, NotADirectoryError):
+        raise _missing(path) from None
+    except OSError as error:
+        raise UnreadableError(f"{path}: cannot be opened: {error.strerror}") from error
+    except ValueError as error:
+        raise UnreadableError(f"{str(path)!r}: cannot be opened: it is not a path") from error
     if stat.S_ISDIR(mode):
         return "folder"
     if not stat.S_ISREG(mode):
@@ -98,9 +100,9 @@ def _text_or_unknown(file: InputFile, head: bytes) -> Literal["index"]:
         raise _not(file, "nothing but zeros; its data was never written", "Download or copy it again.")
     if lower.startswith((b"<!doctype html", b"<html")):
         raise _not(file, "a web page, saved in place of the model", "Download the file itself, not its page.")
-    if lower.startswith((b"<?xml", b"<error", b"<")):
+    if lower.startswith(b"<") and _is_text(head):
         raise _not(file, "an XML document, most likely a server's error message", "Download the model again.")
-    if text.startswith((b"{", b"[")):
+    if text.startswith((b"{", b"[")) and _is_text(head):
         if b'"weight_map"' in file.read(0, 1 << 26):
             return "index"
         raise _not(

@@ -94,6 +94,7 @@ class Storage:
     def place(self, start: int) -> None:
         """Say where in the file it begins."""
         self.placed = True
+        self._start = start
         for weight in self._weights.values():
             weight.offset += start
 

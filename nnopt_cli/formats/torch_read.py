@@ -132,8 +132,8 @@ def _root(file: InputFile, members: Mapping[str, Member]) -> str:
     last = {name.rpartition("/")[2] for name in names}
     if last & {"archive_format", "serialized_exported_program.json"}:
         raise UnreadableError(
-            f"{path}: this is an exported program (.pt2), which this version of nnopt cannot read yet",
-            "Give the state dict that it was exported from, as .pt or .safetensors.",
+            f"{path}: this is an exported program (.pt2) where a part of a checkpoint is expected",
+            "Give the .pt2 file itself.",
         )
     if names and all(name.endswith(".npy") for name in names):
         raise UnreadableError(

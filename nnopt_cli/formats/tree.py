@@ -60,9 +60,8 @@ _FLOATING = ("float", "float8", "complex")
 
 def is_optimizer_entry(key: object, value: object) -> bool:
     """Whether an entry of a checkpoint is an optimizer's state, by its name or by its structure."""
-    if isinstance(value, dict) and {"state", "param_groups"} <= value.keys():
-        return True
-    if isinstance(value, list) and value and all(is_optimizer_entry("", item) for item in value[:8]):
+    several = value[:8] if isinstance(value, list) and value else [value]
+    if all(isinstance(item, dict) and {"state", "param_groups"} <= item.keys() for item in several):
         return True
     holds = isinstance(value, (dict, list, tuple, Placeholder)) and not isinstance(value, _TENSORS)
     return holds and isinstance(key, str) and _OPTIMIZER.fullmatch(key) is not None

@@ -193,7 +193,8 @@ class MemoryWeight(Weight):
         import torch
 
         dtype = dtype_named(str(tensor.dtype).removeprefix("torch."))
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        # A dimension of size 1 may have any stride, even in a contiguous tensor; a view as bytes minds it.
+        flat = tensor.detach().cpu().contiguous().as_strided((tensor.numel(),), (1,))
         raw = flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
         return cls(name, dtype, raw.view(dtype.word).reshape(tuple(tensor.shape)))
 
