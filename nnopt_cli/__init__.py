@@ -6,8 +6,9 @@ light; everything not named here (or in `nnopt_cli.testing`) is private.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from nnopt_cli.lazy import exports
 
 if TYPE_CHECKING:
     from nnopt_cli.errors import NnoptError as NnoptError
@@ -68,11 +69,4 @@ _HOME = {
     "Run": "run",
 }
 __all__ = [*_HOME, "__version__"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = exports(globals(), _HOME)
