@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
-import sys
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli import Loader, UsageError, option, suggest
@@ -13,8 +11,6 @@ from nnopt_plugins.loaders.packages import need
 
 if TYPE_CHECKING:
     from torch import nn
-
-_SCHEMA = "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 
 
 class Torchvision(Loader):
@@ -27,7 +23,6 @@ class Torchvision(Loader):
     def build(self, **arguments: Any) -> nn.Module:
         """The network without its published weights; arguments such as num_classes=10 go to torchvision."""
         spec = f"torchvision:{self.model}"
-        _declare_operators()
         need("torchvision", spec)
         models = importlib.import_module("torchvision.models")
         try:
@@ -39,24 +34,3 @@ class Torchvision(Loader):
         bare = [key for key in inspect.signature(builder).parameters if key.startswith("weights")]
         network: nn.Module = builder(**{**arguments, **dict.fromkeys(bare)})
         return network
-
-
-def _declare_operators() -> None:
-    """Let torchvision import where its compiled operators do not load, as a CUDA build on a CPU-only PyTorch.
-
-    Its import registers fake kernels for `nms` and `qnms`, which fails where nothing declared these. With
-    a declaration and no implementation, all networks work but those that call them (detection).
-    """
-    import torch
-
-    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
-        return
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        for schema in (_SCHEMA, f"q{_SCHEMA}"):
-            torch.library.define(f"torchvision::{schema.partition('(')[0]}", schema[schema.index("(") :])
