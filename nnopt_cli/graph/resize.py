@@ -12,7 +12,7 @@ from torch.fx import Node
 
 from nnopt_cli.graph.coupling import Coupling
 from nnopt_cli.graph.keep import Keep
-from nnopt_cli.graph.labels import Value
+from nnopt_cli.graph.labels import Array, Value
 from nnopt_cli.graph.rules.base import argument, operator_name
 from nnopt_cli.graph.rules.contract import convolution_form
 from nnopt_cli.graph.rules.layout import slice_bounds
@@ -134,7 +134,7 @@ def _convolution(coupling: Coupling, keep: Keep, old: Node, new: Node) -> None:
     channels = coupling.value(old.args[0])[1]
     if groups > 1 and channels is not None and keep.touches(channels):
         at = 8 if operator_name(old) == "convolution" else 6
-        _put(new, at, "groups", keep.count(channels) * groups // len(channels))
+        _put(new, at, "groups", _groups_left(keep, channels, groups))
 
 
 @_sizes("group_norm")
@@ -142,7 +142,13 @@ def _group_norm(coupling: Coupling, keep: Keep, old: Node, new: Node) -> None:
     channels = coupling.value(old.args[0])[1]
     if channels is not None and keep.touches(channels):
         groups = argument(old, 1, "num_groups")
-        _put(new, 1, "num_groups", keep.count(channels) * groups // len(channels))
+        _put(new, 1, "num_groups", _groups_left(keep, channels, groups))
+
+
+def _groups_left(keep: Keep, channels: Array, groups: int) -> int:
+    """Fewer where whole groups go; as many as before where each of them becomes narrower."""
+    per_group = keep.mask(channels).reshape(groups, -1).sum(axis=1)
+    return int((per_group > 0).sum())
 
 
 @_sizes("layer_norm", "rms_norm")

@@ -6,7 +6,7 @@ import numpy as np
 from torch.fx import Node
 
 from nnopt_cli.graph.coupling import Coupling, is_tensor, sizes
-from nnopt_cli.graph.labels import Dim, Value
+from nnopt_cli.graph.labels import FROZEN, Array, Dim, Value
 from nnopt_cli.graph.rules.base import (
     Table,
     UnknownFormError,
@@ -153,30 +153,51 @@ _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def convolution(coupling: Coupling, node: Node) -> Value:
     """Weight: out x in/groups x kernel (transposed: in x out/groups x kernel).
 
-    A group of a grouped convolution goes as a whole: all its inputs and all its outputs. The window
-    mixes the spatial dimensions, which can be channels of another operator, so these stay.
+    The window mixes the spatial dimensions, which can be channels of another operator, so these stay.
     """
     labels = coupling.labels
     x, weight = coupling.value(node.args[0]), coupling.value(node.args[1])
     groups, transposed = convolution_form(node)
     for dim in (*weight[2:], *x[2:]):
         labels.freeze(dim)
-    channels = x[1]
+    inner, outer = (weight[0], weight[1]) if transposed else (weight[1], weight[0])
     if groups == 1:
-        labels.equate(channels, weight[0] if transposed else weight[1])
-        out = weight[1] if transposed else weight[0]
+        labels.equate(x[1], inner)
+        out = outer
     else:
-        whole, part = weight[0], weight[1]
-        assert whole is not None
-        assert part is not None
-        labels.freeze(part)
-        rows = labels.tie_rows(whole.reshape(groups, -1))
-        labels.equate(rows, None if channels is None else labels.tie_rows(channels.reshape(groups, -1)))
-        out = np.repeat(rows, part.size) if transposed else whole
+        out = _grouped(coupling, groups, x[1], weight, transposed)
     bias = argument(node, 2, "bias")
     if is_tensor(bias):
         out = labels.equate(out, coupling.value(bias)[0])
     return [x[0], out, *[None] * (len(x) - 2)]
+
+
+def _grouped(coupling: Coupling, groups: int, channels: Dim, weight: Value, transposed: bool) -> Dim:
+    """Either whole groups go, with all their inputs and outputs, or the same places of every group."""
+    labels = coupling.labels
+    whole, part = weight[0], weight[1]
+    assert whole is not None
+    assert part is not None
+    if channels is None:
+        labels.freeze(whole)
+        labels.freeze(part)
+        return None
+    out = labels.fresh(groups * part.size) if transposed else whole
+    if transposed:
+        labels.equate(whole, channels)
+    ins, outs = channels.reshape(groups, -1), out.reshape(groups, -1)
+    places, made = (outs, ins) if transposed else (ins, outs)  # `part` numbers the places within a group
+    rows = np.concatenate([ins, outs], axis=1)
+    if part.size == 1:  # depthwise: a place is all of its group
+        labels.freeze(part)
+        labels.tie_rows(rows)
+    else:
+        labels.offer([rows, _as_frozen(part)], [np.concatenate([places.T, part[:, None]], axis=1), made.T])
+    return out
+
+
+def _as_frozen(dim: Array) -> Array:
+    return np.stack([dim, np.full_like(dim, FROZEN)], axis=1)
 
 
 def convolution_form(node: Node) -> tuple[int, bool]:

@@ -42,11 +42,12 @@ def layer_norm(coupling: Coupling, node: Node) -> Value:
 
 @register(RULES, "group_norm")
 def group_norm(coupling: Coupling, node: Node) -> Value:
-    """A group is normalised together, so it goes as a whole."""
+    """Either whole groups go, or the same places of every group: their statistic is one over what stays."""
     x = list(coupling.value(node.args[0]))
     groups = argument(node, 1, "num_groups")
-    if x[1] is not None:
-        coupling.labels.tie_rows(x[1].reshape(groups, -1))
+    if x[1] is not None and 1 < groups < len(x[1]):
+        grid = x[1].reshape(groups, -1)
+        coupling.labels.offer([grid], [grid.T])
     _per_channel(coupling, x, (argument(node, 2, "weight"), argument(node, 3, "bias")), at=1)
     return x
 
