@@ -18,6 +18,12 @@ from nnopt_cli.formats.checkpoint import Leaf
 from nnopt_cli.formats.weight import InputFile
 
 
+def printable(text: str, most: int = 120) -> str:
+    """Text from a file for a message: nothing that a terminal would obey, and not without end."""
+    shown = "".join(char if char.isprintable() else "?" for char in text[:most])
+    return shown if len(text) <= most else f"{shown}…"
+
+
 @dataclass(frozen=True, slots=True)
 class Global:
     """A name that the pickle refers to, e.g. `torch` `float32`. It is never looked up."""
@@ -26,8 +32,7 @@ class Global:
     name: str
 
     def __str__(self) -> str:
-        text = f"{self.module}.{self.name}"  # from the file, and on its way to a terminal
-        return "".join(char if char.isprintable() else "?" for char in text[:120])
+        return printable(f"{self.module}.{self.name}")
 
 
 @dataclass(frozen=True, slots=True)

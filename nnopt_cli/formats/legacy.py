@@ -81,7 +81,7 @@ def _place(source: Source, known: dict[str, Storage], keys: Any) -> None:
         name = key.decode("latin-1") if isinstance(key, bytes) else key
         storage = known.get(name) if isinstance(name, str) else None
         if storage is None or storage.placed:
-            raise MalformedError(f"storage {name!s:.40} is listed and not used, or listed twice")
+            raise MalformedError(f"storage {name!r:.40} is listed and not used, or listed twice")
         head = source.file.read(at, 8) if at + 8 <= source.end else b""
         if len(head) < 8 or at + 8 + storage.size > source.end:
             raise UnreadableError(
@@ -91,8 +91,8 @@ def _place(source: Source, known: dict[str, Storage], keys: Any) -> None:
             )
         count = int.from_bytes(head, "little", signed=True)
         if count * storage.itemsize != storage.size:
-            raise MalformedError(f"storage {name!s:.40} has {count} elements and claims others")
+            raise MalformedError(f"storage {name!r:.40} has {count} elements and claims others")
         storage.place(at + 8)
         at += 8 + storage.size
     if missing := [name for name, storage in known.items() if not storage.placed]:
-        raise MalformedError(f"storage {missing[0]!s:.40} has no data")
+        raise MalformedError(f"storage {missing[0]!r:.40} has no data")

@@ -19,8 +19,10 @@ from nnopt_cli.formats.pickle_source import MalformedError, Source
 from nnopt_cli.formats.pickle_store import checked_key, extend, set_items
 
 _INTEGER = 1 << 10  # bytes of an integer
+_NAME = 2000  # bytes of a module's and a class's name
 _LARGE = 1 << 20  # bytes objects from this size on stay in the file
 _MEMO_GAP = 1 << 10  # memo slots that a writer may leave out
+_STOP = ord(".")
 _MISSING = object()
 
 
@@ -63,7 +65,7 @@ class Machine:
         """The pickle's value. Raises MalformedError; leaves the source just behind the pickle."""
         byte, limits = self.source.byte, self._limits
         try:
-            while (op := byte()) != ord("."):
+            while (op := byte()) != _STOP:
                 limits.steps -= 1
                 if limits.steps < 0:
                     raise MalformedError("it takes more steps than any real checkpoint")
@@ -229,9 +231,14 @@ class Machine:
 
     # -- what pickle would run ---------------------------------------------------------------------
 
+    def name_lines(self) -> Any:
+        module, name = self.source.line(), self.source.line()
+        if self.hold(len(module) + len(name)) > _NAME:
+            raise MalformedError("a name is absurdly long")
+        return self._builder.name(module.decode(), name.decode())
+
     def global_lines(self) -> None:
-        module, name = self.source.line().decode(), self.source.line().decode()
-        self.push(self._builder.name(module, name))
+        self.push(self.name_lines())
 
     def stack_global(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
@@ -256,8 +263,7 @@ class Machine:
         self.call(function, (*args, keywords) if keywords else args)
 
     def instance(self) -> None:
-        module, name = self.source.line().decode(), self.source.line().decode()
-        self.call(self._builder.name(module, name), tuple(self.since_mark()))
+        self.call(self.name_lines(), tuple(self.since_mark()))
 
     def make_object(self) -> None:
         function, *args = self.since_mark() or [None]

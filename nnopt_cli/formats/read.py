@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nnopt_cli.errors import UnreadableError, UsageError
 from nnopt_cli.formats.checkpoint import Checkpoint, Container
-from nnopt_cli.formats.inert import Refused
+from nnopt_cli.formats.inert import Refused, printable
 from nnopt_cli.formats.json_read import nnopt_strings
 from nnopt_cli.formats.pickle_source import MalformedError
 from nnopt_cli.formats.pt2_archive import is_archive
@@ -53,10 +53,11 @@ def read(path: Path, *, key: str | None = None) -> Checkpoint:
         container = Container(path, "safetensors", (path,), metadata=metadata)
         checkpoint = Checkpoint(dict(header.weights), container, nnopt_strings(header.metadata))
         return _finished(checkpoint)
-    if kind == "zip" and is_archive(members_of(file)):
+    tree = _tree(file, kind)
+    if tree is None:
         _no_key(path, key)
         return read_weights(file)
-    return _from_tree(path, file, kind, key)
+    return _finished(_from_tree(path, tree, key))
 
 
 def _read_shard(path: Path) -> tuple[str, dict[str, Weight], Mapping[str, str], tuple[str, ...]]:
@@ -68,13 +69,22 @@ def _read_shard(path: Path) -> tuple[str, dict[str, Weight], Mapping[str, str], 
         return "safetensors", header.weights, header.metadata, ()
     if kind == "index":
         raise UnreadableError(f"{path}: is an index where a shard is expected")
-    found = _from_tree(path, file, kind, None, strip=False)
+    if (tree := _tree(file, kind)) is None:
+        raise UnreadableError(f"{path}: is an exported program where a shard is expected")
+    found = _from_tree(path, tree, None)
     return found.container.format, found.weights, found.provenance, found.notes
 
 
-def _from_tree(path: Path, file: InputFile, kind: str, key: str | None, strip: bool = True) -> Checkpoint:
-    """The checkpoint in a pickled file."""
-    tree = {"zip": read_archive, "legacy": read_legacy, "pickle": read_plain_pickle}[kind](file)
+def _tree(file: InputFile, kind: str) -> Tree | None:
+    """What a pickled file holds; None for an exported program."""
+    if kind != "zip":
+        return read_legacy(file) if kind == "legacy" else read_plain_pickle(file)
+    members = members_of(file)
+    return None if is_archive(members) else read_archive(file, members)
+
+
+def _from_tree(path: Path, tree: Tree, key: str | None) -> Checkpoint:
+    """The model in a pickled file, under the names that the file gives."""
     try:
         check_nesting(tree.root)
         chosen = _choose(path, tree, key)
@@ -87,8 +97,7 @@ def _from_tree(path: Path, file: InputFile, kind: str, key: str | None, strip: b
     rebuilt = not chosen.plain or tree.format in ("torchscript", "pickle")
     container = Container(path, tree.format, (path,), chosen.key, tree=tree.root, rebuilt=rebuilt)
     notes = _notes(tree, chosen, rebuilt)
-    checkpoint = Checkpoint(weights, container, tree.provenance, notes)
-    return _finished(checkpoint) if strip else checkpoint
+    return Checkpoint(weights, container, tree.provenance, notes)
 
 
 def _choose(path: Path, tree: Tree, key: str | None) -> Candidate:
@@ -116,7 +125,7 @@ def _choose(path: Path, tree: Tree, key: str | None) -> Candidate:
 
 
 def _listing(found: Iterable[Candidate]) -> str:
-    rows = [f"--key {c.name} ({len(c.tensors)} tensors)" for c in found if c.key]
+    rows = [f"--key {printable(c.name)} ({len(c.tensors)} tensors)" for c in found if c.key]
     more = f", or one of {len(rows) - 20} more" if len(rows) > 20 else ""
     return f"Choose one: {', '.join(rows[:20])}{more}" if rows else ""
 
@@ -126,7 +135,7 @@ def _weights(path: Path, chosen: Candidate) -> dict[str, Weight]:
     out: dict[str, Weight] = {}
     for name, tensor in chosen.tensors.items():
         if isinstance(tensor, Refused):
-            raise UnreadableError(f"{path}: the tensor {name!r} {tensor.reason}")
+            raise UnreadableError(f"{path}: the tensor {name!r:.200} {tensor.reason}")
         out[name] = tensor.weight
     return out
 
@@ -143,7 +152,8 @@ def _finished(checkpoint: Checkpoint) -> Checkpoint:
     notes = checkpoint.notes
     if pair := overlapping(weights):
         notes += (
-            f"Some tensors share memory without being the same, e.g. {pair[0]} and {pair[1]}; "
+            f"Some tensors share memory without being the same, e.g. {printable(pair[0])} and "
+            f"{printable(pair[1])}; "
             "they are treated, and written, as separate tensors.",
         )
     container = replace(checkpoint.container, prefix=prefix)

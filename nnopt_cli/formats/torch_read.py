@@ -10,6 +10,7 @@ from typing import Any
 
 from nnopt_cli.errors import UnreadableError
 from nnopt_cli.formats.checkpoint import Format
+from nnopt_cli.formats.inert import printable
 from nnopt_cli.formats.json_read import nnopt_strings, parse_object
 from nnopt_cli.formats.legacy import big_endian, read_stream
 from nnopt_cli.formats.pickle_ops import run
@@ -18,7 +19,7 @@ from nnopt_cli.formats.pickle_vm import Limits
 from nnopt_cli.formats.rebuild import Rebuilder
 from nnopt_cli.formats.storage import Storage
 from nnopt_cli.formats.weight import InputFile
-from nnopt_cli.formats.zip_read import Member, members_of
+from nnopt_cli.formats.zip_read import Member
 
 RECORD = "nnopt.json"
 _RECORD_BYTES = 16 << 20
@@ -57,9 +58,8 @@ def read_plain_pickle(file: InputFile) -> Tree:
     return Tree("pickle", root, builder.foreign)
 
 
-def read_archive(file: InputFile) -> Tree:
+def read_archive(file: InputFile, members: Mapping[str, Member]) -> Tree:
     """A zip that `torch.save` or `torch.jit.save` wrote. Raises UnreadableError."""
-    members = members_of(file)
     root = _root(file, members)
     script = f"{root}constants.pkl" in members
     if not script and any(not member.stored for member in members.values()):
@@ -97,7 +97,8 @@ class _Members:
         member = self._members.get(f"{self._root}data/{key}")
         if member is None:
             raise UnreadableError(
-                f"{self._file.path}: the data of a tensor is missing: there is no {self._root}data/{key:.40}",
+                f"{self._file.path}: the data of a tensor is missing: there is no "
+                + printable(f"{self._root}data/{key}"),
                 "The archive is incomplete: download it again.",
             )
         if not member.stored:
@@ -130,11 +131,6 @@ def _root(file: InputFile, members: Mapping[str, Member]) -> str:
         return roots[0]
     path = file.path
     last = {name.rpartition("/")[2] for name in names}
-    if last & {"archive_format", "serialized_exported_program.json"}:
-        raise UnreadableError(
-            f"{path}: this is an exported program (.pt2) where a part of a checkpoint is expected",
-            "Give the .pt2 file itself.",
-        )
     if names and all(name.endswith(".npy") for name in names):
         raise UnreadableError(
             f"{path}: this is a numpy archive (.npz), not a PyTorch model",
@@ -151,11 +147,11 @@ def _root(file: InputFile, members: Mapping[str, Member]) -> str:
         raise UnreadableError(f"{path}: this is an empty zip archive")
     if len(roots) > 1:
         raise UnreadableError(
-            f"{path}: this zip archive holds {len(roots)} checkpoints: {', '.join(roots[:5])}"
+            f"{path}: this zip archive holds {len(roots)} checkpoints: {printable(', '.join(roots[:5]))}"
         )
     inside = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
     raise UnreadableError(
-        f"{path}: this is a zip archive, and not one that torch.save wrote; it holds {inside:.200}",
+        f"{path}: this is a zip archive, and not one that torch.save wrote; it holds {printable(inside)}",
         "If the model is inside, unpack it and give that file or folder.",
     )
 

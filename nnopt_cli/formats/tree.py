@@ -124,13 +124,18 @@ def tensors_of(node: Mapping[Any, Any]) -> dict[str, Leaf | Refused]:
 
 
 def entries(node: Any) -> Iterator[tuple[str, Any]]:
-    """Name and value of what a dict, list, tuple or object holds, where the name is text."""
+    """Name and value of what a dict, list, tuple or object holds, where the name is text.
+
+    An object holds its attributes, and what it was made from (`torch.compile` wraps a module like that).
+    """
     if isinstance(node, (list, tuple)):
         yield from ((str(index), value) for index, value in enumerate(node[:100]))
     elif isinstance(node, dict):
         yield from ((name, value) for name, value in node.items() if isinstance(name, str))
-    elif isinstance(node, Placeholder) and isinstance(node.state, dict):
-        yield from ((name, value) for name, value in node.state.items() if isinstance(name, str))
+    elif isinstance(node, Placeholder):
+        yield from entries(node.args)
+        if isinstance(node.state, dict):
+            yield from entries(node.state)
 
 
 def at_key(root: Any, key: str) -> Candidate | None:

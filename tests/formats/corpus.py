@@ -254,6 +254,15 @@ CASES: dict[str, tuple[bytes | Callable[[Path], Path], str]] = {
     "odd-endian.pt": (archive(_W, **{"a/byteorder": b"pdp"}), "its byte order is b'pdp'"),
     "no-storage.pt": (archive(state_dict(w=tensor(persistent("7")))), "there is no a/data/7"),
     "short-storage.pt": (archive(_W, data=DATA[:8]), "storage '0' claims 16 bytes"),
+    "escape.pt": (
+        archive(state_dict(**{"w\x1b[2J": tensor(offset=1)})),
+        r"the tensor 'w\x1b[2J' reaches beyond",
+    ),
+    "escape.zip": (plain_zip(**{"a\x1b[2J": b""}), "it holds a?[2J"),
+    "names.pkl": (
+        b"\x80\x02" + name("m" * 60_000, "n" * 60_000) * 1200 + b".",
+        "more text and bytes than any",
+    ),
     # tensors
     "expanded.pt": (
         archive(state_dict(w=tensor(persistent(elements=1), shape=(1 << 20, 1 << 20), strides=(0, 0)))),
@@ -347,7 +356,7 @@ CASES: dict[str, tuple[bytes | Callable[[Path], Path], str]] = {
         legacy(_W, keys=b"](" + text("0") * 2 + b"e"),
         "is listed and not used, or listed twice",
     ),
-    "legacy-lost.pt": (legacy(_W, keys=b"]"), "storage 0 has no data"),
+    "legacy-lost.pt": (legacy(_W, keys=b"]"), "storage '0' has no data"),
     "legacy-view.pt": (
         legacy(
             state_dict(

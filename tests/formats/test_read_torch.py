@@ -262,6 +262,18 @@ def test_pickled_modules_give_their_state_dict(tmp_path, form, where):
     assert "plain state dict" in checkpoint.notes[0]
 
 
+@pytest.mark.filterwarnings("ignore:.*is deprecated:DeprecationWarning")  # within torch.compile
+def test_wrapped_modules(tmp_path):
+    """DataParallel is a module around a module, a traced one is made by a function, a compiled one wraps."""
+    wraps = {"data": torch.nn.DataParallel, "fx": torch.fx.symbolic_trace, "compile": torch.compile}
+    for name, wrap in wraps.items():
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2))
+        torch.save({"model": wrap(model), "epoch": 1}, tmp_path / name)
+        weights = read(tmp_path / name).weights
+        assert list(weights) == list(model.state_dict())
+        assert all(same(weights[n].torch(), tensor) for n, tensor in model.state_dict().items())
+
+
 @FORMS
 def test_foreign_objects_are_named_and_do_not_stand_in_the_way(tmp_path, form):
     import argparse
