@@ -69,14 +69,13 @@ def uses(calls: Iterable[Call], parameters: Mapping[str, str]) -> dict[str, set[
     out: dict[str, set[str]] = {}
     for call in calls:
         role, positions = _READS.get(call.operator, (OTHER, None))
+        read = [name for names in call.inputs for name in names]
+        if call.operator in _SAME and read and all(name in stands_for for name in read):
+            found = {parameter for name in read[:1] for parameter in stands_for[name]}
+            stands_for.update(dict.fromkeys(call.outputs, found))
+            continue  # made of parameters alone: what becomes of it decides
         for position, names in enumerate(call.inputs):
-            found = {parameter for name in names for parameter in stands_for.get(name, ())}
-            if found and call.operator in _SAME:
-                if position == 0:
-                    for name in call.outputs:
-                        stands_for.setdefault(name, set()).update(found)
-                continue
-            for parameter in found:
+            for parameter in {parameter for name in names for parameter in stands_for.get(name, ())}:
                 here = positions is None or position in positions
                 out.setdefault(parameter, set()).add(role if here else OTHER)
     return out

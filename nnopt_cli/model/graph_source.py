@@ -127,11 +127,14 @@ class ModuleGraph(GraphSource):
         from nnopt_cli.model.fit import fill
 
         module = self._arch.build()
-        fit = fill(module, weights, self._arch.spec)
+        origin = {
+            name: weight.origin for name, weight in weights.items()
+        }  # edits are put on top, and counted
+        fit = fill(module, origin, self._arch.spec)
         assert self._inputs is not None
         program = export(module, self._inputs, self._arch.spec)
         self.notes += fit.notes
-        return program, fit.names, weights
+        return program, fit.names, origin
 
 
 class HeldGraph(GraphSource):
