@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.residual import blocks as blocks
     from nnopt_cli.graph.residual import without_blocks as without_blocks
     from nnopt_cli.graph.timing import Latency as Latency
+    from nnopt_cli.graph.timing import Stopwatch as Stopwatch
     from nnopt_cli.graph.timing import interleaved as interleaved
     from nnopt_cli.graph.timing import latencies as latencies
     from nnopt_cli.graph.units import Group as Group
@@ -59,6 +60,7 @@ _HOME = {
     "Evidence": "evidence",
     "Units": "evidence",
     "Latency": "timing",
+    "Stopwatch": "timing",
     "interleaved": "timing",
     "latencies": "timing",
     "Group": "units",

@@ -6,11 +6,15 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from nnopt_cli.errors import NnoptError
+from nnopt_cli.graph.backends import Backend, limited, prepare
 from nnopt_cli.graph.inputs import sample_inputs
+from nnopt_cli.graph.setting import Ready, Setting
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -31,6 +35,41 @@ class Latency:
     low: float
     high: float
     runs: int
+
+
+class Stopwatch:
+    """Times programs against a first one as they are deployed: in ONNX Runtime, one sample, one thread.
+
+    Where the first one does not run there, PyTorch stands in.
+
+    Attributes:
+        where: what it is timed in.
+    """
+
+    def __init__(self, dense: ExportedProgram, folder: Path) -> None:
+        """`folder`: where ONNX files may lie as long as this is used."""
+        self._folder = folder
+        self._backend: Backend = "onnx"
+        self.where = "ONNX Runtime"
+        try:
+            self._dense = self._ready(dense)
+        except NnoptError:
+            self._backend, self.where = "eager", "PyTorch"
+            self._dense = self._ready(dense)
+
+    def against(self, small: ExportedProgram, seconds: float = 0.5) -> tuple[Latency, Latency]:
+        """The latency of the first program and of `small`, interleaved, measured for about `seconds` each.
+
+        Raises NnoptError where `small` does not run.
+        """
+        pair = (self._dense.call, self._ready(small).call)
+        with limited(1):
+            dense, now = interleaved(pair, seconds)
+        return dense, now
+
+    def _ready(self, program: ExportedProgram) -> Ready:
+        with limited(1):
+            return prepare(program, self._backend, Setting(), self._folder)
 
 
 def latencies(

@@ -107,7 +107,16 @@ def _computed(shrunk: Shrunk | None) -> list[tuple[str, str, str, str]]:
     return [
         _counted("multiply-accumulates", *shrunk.macs),
         _sized("activations, at most", *shrunk.activation_bytes),
+        *_timed(shrunk),
     ]
+
+
+def _timed(shrunk: Shrunk) -> list[tuple[str, str, str, str]]:
+    if shrunk.latency is None:
+        return []
+    before, after = shrunk.latency
+    times = f"{before / after:.2f}x as fast"
+    return [(f"latency in {shrunk.timed_in}", numbers.duration(before), numbers.duration(after), times)]
 
 
 def _widths(page: Page, shrunk: Shrunk, *, everything: bool) -> None:

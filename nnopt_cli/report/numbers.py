@@ -64,6 +64,16 @@ def seconds(value: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
+def duration(value: float) -> str:
+    """A short time to three digits: `35.2 us`, `1.52 ms`, `1.20 s`."""
+    for factor, unit in ((1e6, "us"), (1e3, "ms")):
+        if value * factor < 999.5:
+            scaled = value * factor
+            digits = 2 if scaled < 9.995 else 1 if scaled < 99.95 else 0
+            return f"{scaled:.{digits}f} {unit}"
+    return f"{value:.2f} s"
+
+
 def number(value: float | None) -> str:
     """Four significant digits: `12.35`, `0.001235`, `1.2e-07`; empty for None."""
     if value is None:

@@ -71,6 +71,8 @@ class Shrunk(Row):
 
     macs: tuple[int, int]  # multiply-accumulates of one sample
     activation_bytes: tuple[int, int]  # the most that results take at once, one sample
+    latency: tuple[float, float] | None = None  # median seconds of one sample, where that was measured
+    timed_in: str = ""  # what it was measured in
     widths: list[Width] = []
     what: str = "channels"
     difference: float  # from the dense graph with the removed units masked out, over the largest output

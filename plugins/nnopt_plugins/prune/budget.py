@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-    from nnopt_cli.graph import Coupling
+    from nnopt_cli.graph import Coupling, Stopwatch
     from nnopt_plugins.prune.plan import Classes
 
 Kind = Literal["sparsity", "params", "macs", "speedup"]
@@ -30,7 +30,8 @@ class Budget:
             faster to become.
         scope: over what scores compete.
         round_to: widths are multiples of this.
-        whole: parameters, MACs or 1 of the model before its first step.
+        whole: parameters or MACs of the model before its first step.
+        watch: times a program against the model as it was before its first step, where that is asked for.
     """
 
     kind: Kind
@@ -38,11 +39,12 @@ class Budget:
     scope: Literal["global", "layer"] = "layer"
     round_to: int = 1
     whole: float | None = None
+    watch: Stopwatch | None = None
 
     def part(self, number: int, of: int) -> Budget:
-        """The budget of the `number`th of `of` equal steps towards it."""
+        """The budget of the `number`th of `of` steps towards it, each by the same factor."""
         if self.kind == "sparsity":
-            return replace(self, value=1 - (1 - self.value) ** (1 / of))
+            return replace(self, value=partial_share(self.value, number, of))
         return replace(self, value=self.value ** (number / of))
 
     def begun(self, program: ExportedProgram) -> Budget:
@@ -81,13 +83,14 @@ class Budget:
 
     def _until_fast(self, program: ExportedProgram, coupling: Coupling, ranked: Sequence[Ranked]) -> Classes:
         """The smallest share whose cut runs `value` times faster here, measured side by side."""
-        from nnopt_cli.graph import Keep, cut, latencies
+        from nnopt_cli.graph import Keep, cut
+
+        watch = self.watch
+        assert watch is not None
 
         def fast(share: float) -> bool:
-            if share == 0:
-                return self.value <= 1
             small = cut(program, coupling, Keep(coupling, self._plan(ranked, share)))
-            dense, now = latencies([program, small], seconds=0.3)
+            dense, now = watch.against(small)
             return dense.median >= self.value * now.median
 
         share = search(fast, _TIMED_STEPS)
@@ -97,6 +100,11 @@ class Budget:
                 "Ask for less, or let more layers be pruned (--include, --exclude).",
             )
         return self._plan(ranked, share)
+
+
+def partial_share(share: float, number: int, of: int) -> float:
+    """What is gone of the whole after the `number`th of `of` steps, each of which keeps the same fraction."""
+    return share if number == of else 1 - (1 - share) ** (number / of)
 
 
 def _cost(kind: Kind, found: object) -> float:

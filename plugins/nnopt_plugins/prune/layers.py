@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nnopt_cli import NnoptError, UsageError, Where, match
+from nnopt_cli import NnoptError, Where, match
 from nnopt_plugins.prune.plan import search
 
 if TYPE_CHECKING:
@@ -42,10 +42,6 @@ def prune_layers(
 
     if budget.kind == "sparsity":
         share: float | None = budget.value
-    elif budget.kind == "speedup":
-        raise UsageError(
-            "--speedup does not go with --granularity layer", "Use --sparsity, --params or --macs."
-        )
     else:
         kind = "parameters" if budget.kind == "params" else "macs"
         whole = getattr(costs(program), kind)

@@ -24,6 +24,9 @@ class StructureBudget(BaseModel):
         metavar="FACTOR",
         pattern=r"^\d+(\.\d+)?x?$",
     )
+    latency: bool = option(
+        False, help="On a graph: measure latency before and after, one sample on one thread in ONNX Runtime."
+    )
     round_to: int = option(1, help="On a graph: keep multiples of this many channels.", ge=1)
     steps: int = option(
         1, help="On a graph: reach the budget in this many cuts, scored anew each time.", ge=1

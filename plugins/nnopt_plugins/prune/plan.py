@@ -25,15 +25,22 @@ class Ranked:
         scores: one per unit, larger for more important.
         share: the fraction that goes, where the command line gives this group one of its own.
         weight: how fast it is pruned beside the others under `scope="layer"` (1 = as the others).
+        whole: how many units it had before the first step, of which shares are counted; as many as now if 0.
     """
 
     group: Group
     scores: Scores
     share: float | None = None
     weight: float = 1.0
+    whole: int = 0
 
     def __len__(self) -> int:
         return len(self.scores)
+
+    def count(self, share: float) -> int:
+        """How many units go so that in all the fraction `share` of what was there at first is gone."""
+        first = max(self.whole, len(self))
+        return max(0, len(self) - first + round(share * first))
 
     def least(self, count: int) -> Classes:
         """The `count` least important units; ties go to the first."""
@@ -59,21 +66,28 @@ def plan(
 
 def _alone(ranked: Sequence[Ranked], share: float) -> list[int]:
     own = [min(1.0, share * r.weight) if r.share is None else r.share for r in ranked]
-    return [round(fraction * len(r)) for fraction, r in zip(own, ranked, strict=True)]
+    return [r.count(fraction) for fraction, r in zip(own, ranked, strict=True)]
 
 
 def _competing(ranked: Sequence[Ranked], share: float) -> list[int]:
     free = [r for r in ranked if r.share is None]
     if not free:
         return _alone(ranked, share)
-    relative = [r.scores / (r.scores.mean() or 1.0) for r in free]
-    everyone = np.sort(np.concatenate(relative), kind="stable")
-    count = round(share * len(everyone))
-    below = {id(r): 0 for r in free}
-    if count:
-        edge = everyone[count - 1]
-        below = {id(r): int((own <= edge).sum()) for r, own in zip(free, relative, strict=True)}
-    return [below[id(r)] if r.share is None else round(r.share * len(r)) for r in ranked]
+    relative = np.concatenate([_relative(r.scores) for r in free])
+    owner = np.repeat(np.arange(len(free)), [len(r) for r in free])
+    first = sum(max(r.whole, len(r)) for r in free)
+    count = max(0, len(relative) - first + round(share * first))
+    count = min(count, len(relative) - len(free))
+    least = np.argsort(relative, kind="stable")[:count]  # of equal scores, those of earlier groups
+    gone = iter(np.bincount(owner[least], minlength=len(free)).tolist())
+    return [next(gone) if r.share is None else r.count(r.share) for r in ranked]
+
+
+def _relative(scores: Scores) -> Scores:
+    """Scores as they compete; the best unit of a group never goes, so that others go in its place."""
+    out = scores / (scores.mean() or 1.0)
+    out[np.argsort(scores, kind="stable")[-1]] = np.inf
+    return out
 
 
 def _rounded(size: int, removed: int, multiple: int) -> int:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, cast
 
 from nnopt_cli import NnoptError, Structure, UsageError, match
-from nnopt_plugins.prune.budget import Budget
+from nnopt_plugins.prune.budget import Budget, partial_share
 from nnopt_plugins.prune.plan import Ranked
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from nnopt_cli import Criterion, Model, Run
-    from nnopt_cli.graph import Check, Coupling, Evidence, Group, Keep
+    from nnopt_cli.graph import Check, Coupling, Evidence, Group, Keep, Stopwatch
     from nnopt_plugins.prune.passes import Prune
 
 Allowed = Callable[["Group"], bool]
@@ -42,25 +44,71 @@ def prune_structure(method: Prune, model: Model, run: Run) -> Model:
     """
     budget = read_budget(method)
     program = model.program()
-    if not isinstance(method.granularity, Structure):
-        from nnopt_plugins.prune.layers import prune_layers
+    with TemporaryDirectory(prefix="nnopt-") as folder:
+        watch = _stopwatch(method, budget, program, Path(folder))
+        if isinstance(method.granularity, Structure):
+            small = _prune_units(method, method.granularity, replace(budget, watch=watch), model, run)
+        else:
+            from nnopt_plugins.prune.layers import prune_layers
 
-        small = prune_layers(method, budget, program, model, run)
-        return model.with_program(small, structure_changed=True)
+            small = prune_layers(method, budget, program, model, run)
+        if watch is not None:
+            _measure(watch, small, budget, run)
+    return model.with_program(small, structure_changed=True)
+
+
+def _stopwatch(method: Prune, budget: Budget, program: ExportedProgram, folder: Path) -> Stopwatch | None:
+    from nnopt_cli.graph import Stopwatch
+
+    return Stopwatch(program, folder) if method.latency or budget.kind == "speedup" else None
+
+
+def _measure(watch: Stopwatch, small: ExportedProgram, budget: Budget, run: Run) -> None:
+    """Latency before and after, for the summary."""
+    before, after = watch.against(small, seconds=1.0)
+    shrunk = cast("dict[str, object]", run.facts["shrunk"])
+    shrunk |= {"latency": (before.median, after.median), "timed_in": watch.where}
+    if budget.kind == "speedup":
+        run.note(
+            "Latency varies from one machine to another; `nnopt bench` compares the two files elsewhere."
+        )
+
+
+def _prune_units(
+    method: Prune, structure: Structure, budget: Budget, model: Model, run: Run
+) -> ExportedProgram:
+    """Cut channels or heads in one or more steps."""
+    from nnopt_cli.graph import Evidence, analyse
+
+    program = model.program()
     budget, allowed = budget.begun(program), _allowed(method, model)
     steps: list[Step] = []
+    whole: dict[str, int] = {}  # units of each group before the first step
     for number in range(1, method.steps + 1):
-        part = budget.part(number, method.steps)
-        steps.append(_step(method, method.granularity, program, model, part, allowed, run))
+        coupling = analyse(program)
+        found = [group for group in structure.candidates(coupling) if allowed(group)]
+        if not found and steps:
+            break  # one unit is left of each
+        _require_some(found, coupling, structure)
+        whole = whole or {group.name: len(group.classes) for group in found}
+        shares = _shares(method, found, model, number, run)
+        evidence = Evidence({**program.constants, **program.state_dict}, seed=run.seed)
+        ranked = [
+            replace(each, share=shares.get(each.group.name), whole=whole.get(each.group.name, 0))
+            for each in rank(method.criterion, coupling, found, evidence)
+        ]
+        steps.append(_step(program, coupling, ranked, budget.part(number, method.steps), structure, run))
         program = steps[-1].small
     _report(method, steps, run)
-    return model.with_program(program, structure_changed=True)
+    return program
 
 
 def read_budget(method: Prune) -> Budget:
     """The one budget that the options name. Raises UsageError for none or several."""
     scope = method.scope or "layer"
     whole = [share.value for share in method.sparsity if share.pattern is None]
+    if method.speedup is not None and float(method.speedup.rstrip("x")) <= 1:
+        raise UsageError(f"--speedup {method.speedup}: is no speedup", "Write 2x to become twice as fast.")
     named: list[Budget] = [Budget("sparsity", whole[-1], scope, method.round_to)] if whole else []
     if method.params is not None:
         named.append(Budget("params", method.params, scope, method.round_to))
@@ -75,6 +123,10 @@ def read_budget(method: Prune) -> Budget:
         raise UsageError(
             f"--granularity {what} needs exactly one of --sparsity, --params, --macs and --speedup",
             f"For example --sparsity 0.5 removes half of the {what}s.",
+        )
+    if named[0].kind == "speedup" and not isinstance(method.granularity, Structure):
+        raise UsageError(
+            "--speedup does not go with --granularity layer", "Use --sparsity, --params or --macs."
         )
     return named[0]
 
@@ -96,41 +148,47 @@ def rows_of(group: Group) -> set[str]:
     return {member.parameter for member in group.members if member.axis == 0}
 
 
-def _shares(method: Prune, groups: Sequence[Group], model: Model) -> dict[str, float]:
-    """The fraction that goes from groups that a pattern of --sparsity names; the last one counts."""
-    out = {}
+def _shares(method: Prune, groups: Sequence[Group], model: Model, number: int, run: Run) -> dict[str, float]:
+    """What of the groups that a pattern of --sparsity names is gone after a step; the last pattern counts."""
+    out: dict[str, float] = {}
     for share in method.sparsity:
-        if share.pattern is not None:
-            named = set(match(model.weights, share.pattern))
-            out.update({group.name: share.value for group in groups if rows_of(group) & named})
+        if share.pattern is None:
+            continue
+        named = set(match(model.weights, share.pattern))
+        chosen = [group.name for group in groups if rows_of(group) & named]
+        out.update(dict.fromkeys(chosen, partial_share(share.value, number, method.steps)))
+        if not chosen and number == 1:
+            run.note(
+                f"--sparsity {str(share)!r} changes nothing: "
+                f"what it matches makes no {method.granularity.name}s that can go."
+            )
     return out
 
 
-def _step(
-    method: Prune,
-    structure: Structure,
-    program: ExportedProgram,
-    model: Model,
-    budget: Budget,
-    allowed: Allowed,
-    run: Run,
-) -> Step:
-    from nnopt_cli.graph import Evidence, Keep, analyse, check_cut, cut
-
-    coupling = analyse(program)
-    found = [group for group in structure.candidates(coupling) if allowed(group)]
+def _require_some(found: Sequence[Group], coupling: Coupling, structure: Structure) -> None:
     if not found:
         raise NnoptError(
             f"there is nothing to prune: the graph has no group of {structure.name}s that can go",
             _why_frozen(coupling),
         )
-    evidence = Evidence({**program.constants, **program.state_dict}, seed=run.seed)
-    ranked = rank(method.criterion, coupling, found, evidence, _shares(method, found, model))
+
+
+def _step(
+    program: ExportedProgram,
+    coupling: Coupling,
+    ranked: Sequence[Ranked],
+    budget: Budget,
+    structure: Structure,
+    run: Run,
+) -> Step:
+    """Choose, cut and check. Raises NnoptError where the budget cannot be met or the check fails."""
+    from nnopt_cli.graph import Keep, check_cut, cut
+
     keep = Keep(coupling, budget.choose(program, coupling, ranked))
     small = cut(program, coupling, keep)
     check = check_cut(program, small, coupling, keep, seed=run.seed)
     require_equal(check, f"{structure.name}s")
-    return Step(program, small, coupling, found, keep, check)
+    return Step(program, small, coupling, [each.group for each in ranked], keep, check)
 
 
 def require_equal(check: Check, what: str) -> None:
@@ -149,7 +207,6 @@ def rank(
     coupling: Coupling,
     groups: Sequence[Group],
     evidence: Evidence,
-    shares: Mapping[str, float],
 ) -> list[Ranked]:
     """Score the units of every group. Raises NnoptError for a score that is not a finite number."""
     import numpy as np
@@ -166,7 +223,7 @@ def rank(
                 f"channels of {group.name}",
                 "Weights that are NaN or infinite do that: `nnopt inspect` counts them.",
             )
-        ranked.append(Ranked(group, scores, shares.get(group.name)))
+        ranked.append(Ranked(group, scores))
     return ranked
 
 
