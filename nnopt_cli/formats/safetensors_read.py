@@ -8,7 +8,6 @@ belong to two tensors or to none.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +23,12 @@ _AGAIN = "The file is damaged or was not written by safetensors: download it aga
 
 @dataclass(frozen=True)
 class Header:
-    """A safetensors file as read: its tensors in the header's order, and its `__metadata__`."""
+    """A safetensors file as read.
+
+    Attributes:
+        weights: its tensors in the header's order, then the names that are tied to one of them.
+        metadata: its `__metadata__`, without the entries that said which names are tied.
+    """
 
     weights: dict[str, Weight]
     metadata: dict[str, str]
@@ -53,7 +57,9 @@ def read_safetensors(file: InputFile) -> Header:
         _check_cover(sorted(ends), file.size - 8 - length)
     except ValueError as error:
         raise UnreadableError(f"{file.path}: its header {error}", _AGAIN) from error
-    return Header(_tied(weights, metadata), metadata)
+    tied = {name: kept for name, kept in metadata.items() if kept in weights and name not in weights}
+    ties = {name: weights[kept] for name, kept in tied.items()}  # names that safetensors' save_model left out
+    return Header({**weights, **ties}, {key: text for key, text in metadata.items() if key not in tied})
 
 
 def _metadata(table: Any) -> dict[str, str]:
@@ -105,12 +111,3 @@ def _check_cover(spans: list[tuple[int, int, str]], size: int) -> None:
         raise ValueError(
             f"accounts for {at} bytes of data and the file has {size}: something follows the tensors"
         )
-
-
-def _tied(weights: Mapping[str, Weight], metadata: Mapping[str, str]) -> dict[str, Weight]:
-    """Restore names that safetensors' save_model left out: it maps each to the name of the same tensor."""
-    out = dict(weights)
-    for name, kept in metadata.items():
-        if name not in out and kept in weights:
-            out[name] = weights[kept]
-    return out

@@ -150,8 +150,8 @@ def _compare(shard: Path, names: list[str], found: Mapping[str, Weight]) -> None
             f"{shard}: lacks the tensor {lacking[0]!r:.120}, which the index says is in it",
             "Index and shards do not belong together: download the model again.",
         )
-    listed = set(names)
-    if extra := [name for name in found if name not in listed]:
+    listed = {id(found[name]) for name in names}  # by tensor: an index may leave out tied names
+    if extra := [name for name, weight in found.items() if id(weight) not in listed]:
         raise UnreadableError(
             f"{shard}: holds the tensor {extra[0]!r:.120}, which the index does not list there",
             "Index and shards do not belong together: download the model again.",

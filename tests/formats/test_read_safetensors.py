@@ -158,3 +158,11 @@ def test_nothing_is_read_before_the_index_is_right(folder, monkeypatch):
     with pytest.raises(UnreadableError, match=r"the shard .*00002.* is missing"):
         read(folder)
     assert opened == []
+
+
+def test_an_index_may_leave_out_the_second_of_tied_names(tmp_path):
+    shard = "model-00001-of-00001.safetensors"
+    save_file({"a": torch.ones(2)}, tmp_path / shard, metadata={"b": "a"})
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
+    weights = read(tmp_path).weights
+    assert weights["a"] is weights["b"]
