@@ -57,6 +57,10 @@ class Coupling:
         """The class of every index of `dim`."""
         return None if dim is None else self.roots[dim]
 
+    def labelled(self, node: Node) -> bool:
+        """Whether anything could be removed along some dimension of `node`."""
+        return bool(_dims(self.values.get(node)))
+
     def freeze(self, node: Node) -> None:
         """Nothing may be removed along any dimension of `node`."""
         for dim in _dims(self.values.get(node)):

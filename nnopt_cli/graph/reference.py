@@ -100,11 +100,20 @@ class _Cast(Interpreter):
         name = operator_name(n)
         if name == "_assert_tensor_metadata":
             return None  # it names the type that the graph was exported in
-        result = self.env[n.args[0]] if name in _DROPOUTS else self.compute(n)  # type: ignore[index]
+        if name in _DROPOUTS:
+            result = self.env[n.args[0]]  # type: ignore[index]
+        else:
+            result = self._wrapped(n) if name.startswith("wrap_with_") else self.compute(n)
         result = self.finish(n, pytree.tree_map_only(Tensor, self._typed, result))
         if self._watch is not None:
             self._watch(n, self.seen(n, result))
         return result
+
+    def _wrapped(self, node: Node) -> Any:
+        """A part of the graph that runs without gradients or autocast: here without that distinction."""
+        args, _ = self.fetch_args_kwargs_from_env(node)
+        at = next(i for i, arg in enumerate(args) if isinstance(arg, GraphModule))
+        return _Cast(args[at], self._dtype, None).run(*args[at + 1 :])
 
     def compute(self, node: Node) -> Any:
         """The operator's own result."""
@@ -211,12 +220,11 @@ class _Masked(_Cast):
         return tensor.new_zeros(shape).index_copy(axis, index, tensor)
 
     def _zeroed(self, tensor: Tensor, axis: int, dim: Array) -> Tensor:
-        """In place where that can be, so that a view stays one: graphs may write through it."""
+        """In place, so that a view stays one (graphs may write through it), unless elements share memory."""
         index = self._index(dim, tensor.shape[axis], False, tensor.device)
-        try:
-            return tensor.index_fill_(axis, index, 0)
-        except RuntimeError:  # an expanded tensor, whose elements share memory
+        if any(step == 0 and size > 1 for step, size in zip(tensor.stride(), tensor.shape, strict=True)):
             return tensor.index_fill(axis, index, 0)
+        return tensor.index_fill_(axis, index, 0)
 
     def _group_norm(self, node: Node) -> Tensor:
         """Moments over the channels that stay in each group."""

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from nnopt_cli.graph.coupling import Coupling
+from nnopt_cli.graph.coupling import Coupling, sizes
 from nnopt_cli.graph.keep import Keep
 from nnopt_cli.graph.labels import Array, Value
-from nnopt_cli.graph.rules.base import argument, operator_name
+from nnopt_cli.graph.rules.base import argument, is_one, operator_name
 from nnopt_cli.graph.rules.contract import convolution_form
 from nnopt_cli.graph.rules.layout import slice_bounds
 
@@ -72,6 +72,18 @@ def _shaped(coupling: Coupling, keep: Keep, old: Node, new: Node) -> None:
     given: Any = argument(new, 1, "size")
     if any(keep.touches(dim) for dim in coupling.value(old)):
         _put(new, 1, "size", _kept(keep, new, given, coupling.value(old)))
+
+
+@_sizes("repeat")
+def _repeated(coupling: Coupling, keep: Keep, old: Node, new: Node) -> None:
+    """Counts stay, but for entries that are all alike: of these the kept number."""
+    x, out = coupling.value(old.args[0]), coupling.value(old)
+    times: list[Any] = list(argument(new, 1, "repeats"))
+    for axis, dim in enumerate(out):
+        inner = axis - (len(out) - len(x))
+        if keep.touches(dim) and (inner < 0 or is_one(sizes(old.args[0])[inner])):
+            times[axis] = keep.count(dim)
+    _put(new, 1, "repeats", times)
 
 
 @_sizes("zeros", "ones", "full", "empty", "rand", "randn")

@@ -39,7 +39,8 @@ def apply(coupling: Coupling, node: Node) -> None:
             why = str(stop)
         except (ValueError, IndexError, TypeError, KeyError, AttributeError) as error:
             why = f"a form that its rule does not cover ({error})"
-    coupling.frozen.append(Frozen(node.name, operator_name(node), why))
+    if any(coupling.labelled(source) for source in node.all_input_nodes):
+        coupling.frozen.append(Frozen(node.name, operator_name(node), why))
     for source in node.all_input_nodes:
         coupling.freeze(source)
     coupling.values[node] = _unlabelled(result)

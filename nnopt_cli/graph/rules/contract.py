@@ -165,34 +165,35 @@ def convolution(coupling: Coupling, node: Node) -> Value:
         labels.equate(x[1], inner)
         out = outer
     else:
-        out = _grouped(coupling, groups, x[1], weight, transposed)
+        out = _grouped(coupling, groups, x, node.args[1], transposed)  # type: ignore[arg-type]
     bias = argument(node, 2, "bias")
     if is_tensor(bias):
         out = labels.equate(out, coupling.value(bias)[0])
     return [x[0], out, *[None] * (len(x) - 2)]
 
 
-def _grouped(coupling: Coupling, groups: int, channels: Dim, weight: Value, transposed: bool) -> Dim:
+def _grouped(coupling: Coupling, groups: int, x: Value, kernel: Node, transposed: bool) -> Dim:
     """Either whole groups go, with all their inputs and outputs, or the same places of every group."""
     labels = coupling.labels
-    whole, part = weight[0], weight[1]
-    assert whole is not None
-    assert part is not None
-    if channels is None:
-        labels.freeze(whole)
-        labels.freeze(part)
+    channels, (whole, part, *_) = x[1], coupling.value(kernel)
+    places = sizes(kernel)[1]  # in a group: inputs, or outputs of a transposed convolution
+    depthwise = is_one(places)
+    if channels is None or whole is None or (part is None and not depthwise):
+        for dim in (channels, whole, part):
+            labels.freeze(dim)
         return None
-    out = labels.fresh(groups * part.size) if transposed else whole
+    out = labels.fresh(groups * places) if transposed else whole
     if transposed:
         labels.equate(whole, channels)
     ins, outs = channels.reshape(groups, -1), out.reshape(groups, -1)
-    places, made = (outs, ins) if transposed else (ins, outs)  # `part` numbers the places within a group
     rows = np.concatenate([ins, outs], axis=1)
-    if part.size == 1:  # depthwise: a place is all of its group
+    if part is None or depthwise:  # a place is all of its group
         labels.freeze(part)
         labels.tie_rows(rows)
     else:
-        labels.offer([rows, _as_frozen(part)], [np.concatenate([places.T, part[:, None]], axis=1), made.T])
+        numbered, other = (outs, ins) if transposed else (ins, outs)
+        by_place = np.concatenate([numbered.T, part[:, None]], axis=1)
+        labels.offer([rows, _as_frozen(part)], [by_place, other.T])
     return out
 
 

@@ -15,7 +15,7 @@ RULES: Table = {}
 
 @register(
     RULES,
-    *("clone", "contiguous", "detach", "alias", "to", "_to_copy", "type_as", "lift_fresh_copy", "fill"),
+    *("clone", "contiguous", "detach", "alias", "to", "_to_copy", "lift_fresh_copy", "fill", "zero", "copy"),
     *(
         "dropout",
         "feature_dropout",
@@ -42,6 +42,12 @@ RULES: Table = {}
 def pointwise(coupling: Coupling, node: Node) -> Value:
     """Aligned dimensions of all inputs run over the same channels; a softmax is taken over what stays."""
     return broadcast(coupling, tensors(node), sizes(node))
+
+
+@register(RULES, "type_as")
+def type_as(coupling: Coupling, node: Node) -> Value:
+    """The second input only names a type."""
+    return list(coupling.value(node.args[0]))
 
 
 @register(RULES, "prelu", "_prelu_kernel")

@@ -8,7 +8,7 @@ import numpy as np
 from torch.fx import Node
 
 from nnopt_cli.graph.coupling import Coupling, sizes
-from nnopt_cli.graph.labels import Value
+from nnopt_cli.graph.labels import Dim, Value
 from nnopt_cli.graph.rules.base import (
     Table,
     UnknownFormError,
@@ -79,30 +79,43 @@ def squeeze(coupling: Coupling, node: Node) -> Value:
 
 @register(RULES, "expand", "expand_as")
 def expand(coupling: Coupling, node: Node) -> Value:
-    """Dimensions of size one repeated; new ones in front."""
+    """Dimensions of size one repeated, so that all their entries are alike; new ones in front."""
     x, before, after = coupling.value(node.args[0]), sizes(node.args[0]), sizes(node)
     lead = len(after) - len(x)
-    out: Value = [None] * lead
-    for axis, dim in enumerate(x):
-        grown = is_one(before[axis]) and not is_one(after[lead + axis])
-        if grown:
+    like = coupling.value(node.args[1]) if operator_name(node) == "expand_as" else None
+    out: Value = []
+    for axis, size in enumerate(after):
+        dim = x[axis - lead] if axis >= lead else None
+        if axis < lead or (is_one(before[axis - lead]) and not is_one(size)):
             coupling.labels.freeze(dim)
-        out.append(None if grown else dim)
+            out.append(_alike(coupling, size) if like is None else like[axis])
+        else:
+            out.append(dim if like is None else coupling.labels.equate(dim, like[axis]))
     return out
+
+
+def _alike(coupling: Coupling, size: Any) -> Dim:
+    """Labels of entries that are all the same: any may go, with whatever they meet."""
+    return coupling.labels.fresh(size) if isinstance(size, int) and size > 1 else None
 
 
 @register(RULES, "repeat")
 def repeat(coupling: Coupling, node: Node) -> Value:
     """Whole dimensions tiled."""
-    x = coupling.value(node.args[0])
+    x, before = coupling.value(node.args[0]), sizes(node.args[0])
     times: Any = argument(node, 1, "repeats")
     lead = len(times) - len(x)
-    out: Value = [None] * lead
-    for dim, count in zip(x, times[lead:], strict=True):
-        if dim is not None and not isinstance(count, int):
+    out: Value = []
+    for axis, count in enumerate(times):
+        dim = x[axis - lead] if axis >= lead else None
+        if axis < lead or is_one(before[axis - lead]):
             coupling.labels.freeze(dim)
-            dim = None
-        out.append(dim if dim is None or count == 1 else np.tile(dim, count))
+            out.append(_alike(coupling, count))
+        elif dim is None or isinstance(count, int):
+            out.append(dim if dim is None or count == 1 else np.tile(dim, count))
+        else:
+            coupling.labels.freeze(dim)
+            out.append(None)
     return out
 
 

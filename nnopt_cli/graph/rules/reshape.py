@@ -22,7 +22,7 @@ from nnopt_cli.graph.shapes import align
 RULES: Table = {}
 
 
-@register(RULES, "view", "reshape", "flatten", "unflatten", "_unsafe_view", "view_as", "reshape_as")
+@register(RULES, "view", "reshape", "flatten", "unflatten", "_unsafe_view")
 def reshape(coupling: Coupling, node: Node) -> Value:
     """The same elements in row-major order, in other dimensions."""
     x, source, target = coupling.value(node.args[0]), sizes(node.args[0]), sizes(node)
@@ -33,6 +33,15 @@ def reshape(coupling: Coupling, node: Node) -> Value:
         flat = _merge(coupling, x[block.i0 : block.i1], source[block.i0 : block.i1])
         out.extend(_split(coupling, node, flat, target[block.o0 : block.o1], block.o0))
     return out
+
+
+@register(RULES, "view_as", "reshape_as")
+def reshape_as(coupling: Coupling, node: Node) -> Value:
+    """Like `reshape`; the sizes are those of another value, whose channels are then the same ones."""
+    like = coupling.value(node.args[1])
+    return [
+        coupling.labels.equate(dim, other) for dim, other in zip(reshape(coupling, node), like, strict=True)
+    ]
 
 
 def _merge(coupling: Coupling, dims: Value, shape: list[Any]) -> Dim:
