@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from typing import Any
 
@@ -17,7 +18,8 @@ def need(package: str, spec: str) -> Any:
     Raises NnoptError: it is not installed, or fails on import.
     """
     try:
-        return _imported(package)
+        _settle_torchvision()
+        return importlib.import_module(package)
     except ModuleNotFoundError as error:
         if error.name != package:
             raise _broken(package, spec, error) from error
@@ -29,25 +31,26 @@ def need(package: str, spec: str) -> Any:
         raise _broken(package, spec, error) from error
 
 
-def _imported(package: str) -> Any:
-    """Import it, also where torchvision's compiled operators do not load: a CUDA build on a CPU-only PyTorch.
+def _settle_torchvision() -> None:
+    """Let torchvision import where its compiled operators do not load: a CUDA build on a CPU-only PyTorch.
 
-    torchvision (which timm imports too) then fails as it registers shape functions for `nms` and `qnms`,
-    which nothing declared. With a declaration and no implementation all networks work but those that
-    call them, which are detectors.
+    It then fails as it registers shape functions for `nms` and `qnms`, which nothing declared; timm and
+    transformers import it too, and fail with it. With a declaration and no implementation all networks
+    work but those that call them, which are detectors.
     """
+    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
+        return
     try:
-        return importlib.import_module(package)
+        importlib.import_module("torchvision")
     except RuntimeError as error:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
         if "torchvision::nms does not exist" not in str(error):
-            raise
-    import torch
+            return  # whoever needs it will say so
+        import torch
 
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("torchvision", package)]:
-        del sys.modules[name]
-    for name in ("nms", "qnms"):
-        torch.library.define(f"torchvision::{name}", _NMS)
-    return importlib.import_module(package)
+        for name in ("nms", "qnms"):
+            torch.library.define(f"torchvision::{name}", _NMS)
 
 
 def _broken(package: str, spec: str, error: Exception) -> NnoptError:
