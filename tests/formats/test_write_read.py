@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from write_helpers import NOTE, Keep, checkpoint, save, weight
 
-from nnopt_cli.errors import UnreadableError
 from nnopt_cli.formats.checkpoint import Checkpoint, Leaf
 from nnopt_cli.formats.dtypes import DTYPES
 from nnopt_cli.formats.inert import Ordered
@@ -50,12 +49,7 @@ def test_a_written_model_is_read_back_and_written_again(tmp_path, name):
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
 
 
-REFUSED = pytest.mark.xfail(
-    raises=UnreadableError, strict=False, reason="the reader takes a tied name for one that the index lacks"
-)
-
-
-@pytest.mark.parametrize("suffix", ["bin", pytest.param("safetensors", marks=REFUSED)])
+@pytest.mark.parametrize("suffix", ["bin", "safetensors"])
 def test_shards_with_tied_weights_are_read_back(tmp_path, suffix):
     tied = weight("embed", shape=(6, 4))
     weights = {"embed": tied, "fc": weight("fc", seed=1), "head": tied}
