@@ -165,7 +165,7 @@ class _Masked(_Cast):
 
     def compute(self, node: Node) -> Any:
         name = operator_name(node)
-        if name not in STATISTICS or not self._reads_cut(node):
+        if not _is_statistic(node, name) or not self._reads_cut(node):
             return super().compute(node)
         if name == "group_norm":
             return self._group_norm(node)
@@ -244,6 +244,12 @@ class _Masked(_Cast):
             if parameter is not None:
                 out = combine(out, self.env[parameter].reshape(shape))
         return out
+
+
+def _is_statistic(node: Node, name: str) -> bool:
+    if name in ("batch_norm", "instance_norm"):  # of the batch itself, or of what was measured before
+        return bool(argument(node, 5, "training" if name == "batch_norm" else "use_input_stats", False))
+    return name in STATISTICS
 
 
 def _flat(result: Any) -> list[Any]:
