@@ -88,12 +88,22 @@ class GraphSource(ABC):
 class FileGraph(GraphSource):
     """A program in a `.pt2` file."""
 
-    def __init__(self, path: Path, weights: Mapping[str, Weight], text: Callable[[], bytes]) -> None:
-        """`weights` are the file's own, by the program's names; `text` gives the program as JSON."""
+    def __init__(
+        self,
+        path: Path,
+        weights: Mapping[str, Weight],
+        text: Callable[[], bytes],
+        operators: Collection[str] = (),
+    ) -> None:
+        """`weights` are the file's own, by the program's names; `text` gives the program as JSON.
+
+        `operators` are namespaces of custom operators that it may call.
+        """
         super().__init__()
         self._path = path
         self._weights = weights
         self._text = text
+        self._operators = operators
 
     def uses(self, weights: Mapping[str, Weight]) -> Mapping[str, Collection[str]]:
         """Read off the file's text: PyTorch is not imported for it."""
@@ -107,7 +117,7 @@ class FileGraph(GraphSource):
     def _make(self, weights: Mapping[str, Weight]) -> Made:
         from nnopt_cli.formats.pt2_read import read_program
 
-        found = read_program(self._path)
+        found = read_program(self._path, custom=self._operators)
         self.notes += found.notes
         return found.program, {name: name for name in self._weights}, self._weights
 

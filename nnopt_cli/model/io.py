@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,6 +49,7 @@ def load(
     key: str | None = None,
     arch: Architecture | None = None,
     inputs: InputSpec | None = None,
+    operators: Sequence[str] = (),
 ) -> Model:
     """Read a model file or folder lazily and safely; nothing in it is executed.
 
@@ -57,6 +58,7 @@ def load(
         key: which entry of a nested checkpoint holds the state dict, e.g. `ema`, where several do.
         arch: how the network is built, which is the user's own code.
         inputs: what it is fed; with `arch` this makes a graph of any weights.
+        operators: namespaces of custom operators that the graph in a `.pt2` may call.
 
     Raises:
         UnreadableError: it is broken, unsafe or not a model; the message says which and where.
@@ -71,18 +73,20 @@ def load(
         Provenance.from_strings(checkpoint.provenance),
         checkpoint.notes,
         arch,
-        _graph(checkpoint, arch, inputs),
+        _graph(checkpoint, arch, inputs, operators),
     )
 
 
-def _graph(checkpoint: Checkpoint, arch: Architecture | None, inputs: InputSpec | None) -> GraphSource | None:
+def _graph(
+    checkpoint: Checkpoint, arch: Architecture | None, inputs: InputSpec | None, operators: Sequence[str]
+) -> GraphSource | None:
     from nnopt_cli.model.graph_source import FileGraph, ModuleGraph
 
     path = checkpoint.container.path
     if checkpoint.container.format == "pt2":
         if inputs is not None:
             raise UsageError(f"{path}: a .pt2 says itself what it is fed", "Leave --input out.")
-        return FileGraph(path, checkpoint.weights, checkpoint.container.archive.program_text)
+        return FileGraph(path, checkpoint.weights, checkpoint.container.archive.program_text, operators)
     if inputs is None:
         return None
     if arch is None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import ast
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.errors import UsageError
-from nnopt_cli.model.arch import Architecture, from_callable, from_code
+from nnopt_cli.model.arch import Architecture, described, from_callable, from_code
 from nnopt_cli.model.inputs import InputSpec
 from nnopt_cli.model.io import load as load_file
 from nnopt_cli.plugin.kinds import Loader
@@ -32,6 +33,7 @@ def load(
     arguments: Mapping[str, Any] | None = None,
     inputs: str | Sequence[str] | InputSpec | None = None,
     key: str | None = None,
+    operators: Sequence[str] = (),
 ) -> Model:
     """Read a model file or folder lazily and safely; nothing in it is executed.
 
@@ -44,6 +46,8 @@ def load(
         inputs: what the network is fed, as `--input` writes it: `3x224x224`. With it and `build` or
             `arch`, `model.program()` is the exported graph.
         key: which entry of a nested checkpoint holds the state dict, e.g. `ema`, where several do.
+        operators: namespaces of custom operators that the graph in a `.pt2` may call; the library that
+            defines them must have been imported.
 
     Raises:
         UnreadableError: it is broken, unsafe or not a model; the message says which and where.
@@ -57,7 +61,7 @@ def load(
     elif arch is not None:
         made = architecture(arch, arguments or {}, None)
     spec = inputs if inputs is None or isinstance(inputs, InputSpec) else InputSpec.parse(inputs)
-    return load_file(path, key=key, arch=made, inputs=spec)
+    return load_file(path, key=key, arch=made, inputs=spec, operators=operators)
 
 
 def open_model(path: Path, options: ModelOptions, registry: Registry) -> Model:
@@ -67,7 +71,9 @@ def open_model(path: Path, options: ModelOptions, registry: Registry) -> Model:
     arguments = dict(map(_argument, options.arch_arg))
     made = architecture(options.arch, arguments, registry) if options.arch else None
     inputs = InputSpec.parse(options.input) if options.input else None
-    return load_file(path, key=options.key, arch=made, inputs=inputs)
+    for name in options.operators:
+        _import_operators(name)
+    return load_file(path, key=options.key, arch=made, inputs=inputs, operators=options.operators)
 
 
 def architecture(arch: str | Loader, arguments: Mapping[str, Any], registry: Registry | None) -> Architecture:
@@ -97,6 +103,19 @@ def architecture(arch: str | Loader, arguments: Mapping[str, Any], registry: Reg
             raise
         listed = f"Loaders: {', '.join(f'{each}:NAME' for each in names)}."
         raise UsageError(error.message, " ".join(filter(None, (error.hint, listed)))) from error
+
+
+def _import_operators(name: str) -> None:
+    """Import the package `name`, which registers its operators; without one, `--arch` has to define them."""
+    if not name.isidentifier():
+        raise UsageError(f"--operators {name!r}: is not a namespace", "Write a name such as torchvision.")
+    try:
+        import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise UsageError(f"--operators {name}: {described(error)}") from error
+    except Exception as error:
+        raise UsageError(f"--operators {name}: {described(error)}") from error
 
 
 def _installed() -> Registry:

@@ -47,6 +47,12 @@ class ModelOptions(ReadOptions):
         "Names in the shape are sizes that may vary.",
         metavar="SHAPE",
     )
+    operators: tuple[str, ...] = option(
+        (),
+        help="The graph in a .pt2 may call custom operators of this namespace; a package of that name is "
+        "imported, if --arch does not define them.",
+        metavar="NAMESPACE",
+    )
 
 
 class OutputOptions(Options):

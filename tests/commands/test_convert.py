@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import nnopt_cli
+from nnopt_cli.model.arch import from_code
 from nnopt_cli.testing import run_command, run_process
 
 NET = """
@@ -46,7 +47,7 @@ def files(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(NET)
     torch.manual_seed(0)
-    state = nnopt_cli.model.arch.from_code("net.py:Net").build().state_dict()
+    state = from_code("net.py:Net").build().state_dict()
     torch.save({"state_dict": state, "epoch": 3}, tmp_path / "model.pt")
     return state
 
@@ -136,6 +137,43 @@ def test_what_cannot_be_is_said_and_leaves_no_file(files, tmp_path, args, code, 
     assert (done.code, done.stdout) == (code, "")
     assert told in done.stderr
     assert [path for path in sorted(tmp_path.iterdir()) if path.name != "__pycache__"] == before
+
+
+CUSTOM = """
+import torch
+
+@torch.library.custom_op("nnopt_convert_test::twice", mutates_args=())
+def twice(x: torch.Tensor) -> torch.Tensor:
+    return x + x
+
+@twice.register_fake
+def _(x):
+    return torch.empty_like(x)
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Linear(4, 8), torch.nn.Linear(8, 3)
+
+    def forward(self, x):
+        return self.b(twice(self.a(x)))
+"""
+
+
+def test_custom_operators_are_called_only_when_they_are_allowed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "custom.py").write_text(CUSTOM)
+    torch.save(from_code("custom.py:Net").build().state_dict(), "custom.pt")
+    done = run_command("convert", "custom.pt", "--arch", "custom.py:Net", "--input", "4", "-o", "custom.pt2")
+    assert done.code == 0, done.stderr
+    cut = ("prune", "custom.pt2", "--granularity", "channel", "--sparsity", "0.5", "-o", "small.pt2")
+    done = run_command(*cut)
+    assert (done.code, "small.pt2" in [path.name for path in tmp_path.iterdir()]) == (3, False)
+    assert "nnopt_convert_test.twice" in done.stderr
+    assert "--operators nnopt_convert_test" in " ".join(done.stderr.split())
+    model = nnopt_cli.load("custom.pt2", operators=["nnopt_convert_test"])
+    assert model.module()(torch.ones(2, 4)).shape == (2, 3)
+    assert "nothing to prune" in run_command(*cut, "--operators", "nnopt_convert_test").stderr
 
 
 def test_a_dry_run_writes_nothing(files, tmp_path):
