@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from nnopt_cli.app import COMMANDS
-from nnopt_cli.commands.common import LOOK, PASSES, PROJECT, CommandSpec
+from nnopt_cli.commands.common import CommandSpec
 from nnopt_cli.commands.passes import pass_commands
 from nnopt_cli.plugin.component import Component
 from nnopt_cli.plugin.fields import default_text, extra, key_of, limits, metavar, shape
@@ -48,7 +48,7 @@ def reference() -> str:
     registry = load_plugins(Wanted(allowed=frozenset()), [spec.name for spec in COMMANDS])
     parts = [HEAD]
     specs = (*pass_commands(registry), *COMMANDS)
-    for panel in (PASSES, LOOK, PROJECT):
+    for panel in dict.fromkeys(spec.panel for spec in specs):
         parts.append(f"## {panel}\n")
         for spec in specs:
             if spec.panel == panel:
