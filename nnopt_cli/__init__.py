@@ -25,12 +25,16 @@ if TYPE_CHECKING:
     from nnopt_cli.model.naming import suggest as suggest
     from nnopt_cli.plugin.component import Component as Component
     from nnopt_cli.plugin.component import option as option
+    from nnopt_cli.plugin.data import DataOptions as DataOptions
     from nnopt_cli.plugin.filter import TensorFilter as TensorFilter
     from nnopt_cli.plugin.hookspecs import hookimpl as hookimpl
     from nnopt_cli.plugin.kinds import Criterion as Criterion
+    from nnopt_cli.plugin.kinds import Dataset as Dataset
     from nnopt_cli.plugin.kinds import Granularity as Granularity
     from nnopt_cli.plugin.kinds import Grouping as Grouping
     from nnopt_cli.plugin.kinds import Loader as Loader
+    from nnopt_cli.plugin.kinds import Loss as Loss
+    from nnopt_cli.plugin.kinds import Metric as Metric
     from nnopt_cli.plugin.kinds import Pass as Pass
     from nnopt_cli.plugin.kinds import Pattern as Pattern
     from nnopt_cli.plugin.kinds import Structure as Structure
@@ -56,12 +60,16 @@ _HOME = {
     "suggest": "model.naming",
     "Component": "plugin.component",
     "option": "plugin.component",
+    "DataOptions": "plugin.data",
     "TensorFilter": "plugin.filter",
     "hookimpl": "plugin.hookspecs",
     "Criterion": "plugin.kinds",
+    "Dataset": "plugin.kinds",
     "Granularity": "plugin.kinds",
     "Grouping": "plugin.kinds",
     "Loader": "plugin.kinds",
+    "Loss": "plugin.kinds",
+    "Metric": "plugin.kinds",
     "Pass": "plugin.kinds",
     "Pattern": "plugin.kinds",
     "Structure": "plugin.kinds",

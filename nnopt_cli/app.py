@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nnopt_cli import __version__
-from nnopt_cli.commands import compare, convert, env, plugins
+from nnopt_cli.commands import bench, compare, convert, env, plugins
 from nnopt_cli.commands import inspect as inspect_command
 from nnopt_cli.commands.common import Arg, CommandSpec, Context, make_run
 from nnopt_cli.commands.helptext import first_sentence, help_of
@@ -25,7 +25,14 @@ from nnopt_cli.plugin.manager import Wanted, load_plugins
 from nnopt_cli.plugin.options import CommonOptions, Options
 from nnopt_cli.plugin.registry import Registry
 
-COMMANDS = (convert.COMMAND, inspect_command.COMMAND, compare.COMMAND, plugins.COMMAND, env.COMMAND)
+COMMANDS = (
+    convert.COMMAND,
+    inspect_command.COMMAND,
+    compare.COMMAND,
+    bench.COMMAND,
+    plugins.COMMAND,
+    env.COMMAND,
+)
 ABOUT = """Make trained PyTorch models smaller, faster or better.
 
 A model goes in as a file, a pass changes it, and a new file comes out beside it; the input is never
@@ -105,7 +112,9 @@ def _callback(
         options = {model: gather(model, values, registry) for model in models}
         messages = Console(stderr=True, highlight=False)
         arguments = {arg.name: _argument(arg, values[arg.name]) for arg in spec.arguments}
-        context = Context(arguments, options, registry, make_run(options, messages), Console(highlight=False))
+        run = make_run(options, messages)
+        run.registry = registry
+        context = Context(arguments, options, registry, run, Console(highlight=False))
         code = spec.body(context)
         if context[CommonOptions].json_:
             give(context.document)

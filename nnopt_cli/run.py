@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from nnopt_cli.model.naming import Selection
+    from nnopt_cli.plugin.registry import Registry
 
 
 class Ticker(Protocol):
@@ -44,6 +45,7 @@ class Run:
         notes: sentences for the summary, in order.
         facts: figures for the summary and the record, JSON-able, by name.
         selection: which tensors the pass worked on, set by a pass that chooses some.
+        registry: the components of this invocation; None outside of the command line.
     """
 
     device: str = "cpu"
@@ -54,6 +56,7 @@ class Run:
     notes: list[str] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
     selection: Selection | None = None
+    registry: Registry | None = None
 
     def note(self, sentence: str) -> None:
         """Say something in the summary and the record, e.g. what was left out and why."""

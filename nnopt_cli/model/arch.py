@@ -48,7 +48,7 @@ class Architecture:
         import torch
         from torch import nn
 
-        with _importable(self.home), torch.random.fork_rng(devices=[]):
+        with importable(self.home), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             made = self._made()
         if not isinstance(made, nn.Module):
@@ -85,33 +85,46 @@ def from_code(spec: str, arguments: Mapping[str, Any] | None = None) -> Architec
 
     Raises UsageError: there is no such file, module or name, it fails on import, or cannot be called.
     """
-    found = _CODE.fullmatch(spec)
-    if not found:
-        raise UsageError(f"--arch {spec!r}: not understood", "Write PATH.py:NAME or package.module:NAME.")
-    module, name = found["module"], found["name"]
-    path = Path(module).expanduser() if module.endswith(".py") else None
-    home = path.resolve().parent if path else Path.cwd()
-    with _importable(home):
-        try:
-            code: Any = _from_file(path) if path else import_module(module)
-        except (Exception, SystemExit) as error:
-            raise UsageError(f"--arch {spec}: {described(error)}", _import_hint(error, module)) from error
-    maker = code
-    for part in name.split("."):
-        inner = getattr(maker, part, None)
-        if inner is None:
-            known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
-            raise UsageError(
-                f"--arch {spec}: there is no {name!r} in {module}",
-                suggest(name, known) or (f"There are: {', '.join(known[:8])}." if known else None),
-            )
-        maker = inner
+    maker, home = find_code(spec, "--arch")
     if not callable(maker):
         raise UsageError(
             f"--arch {spec}: is a {type(maker).__name__}, which cannot be called",
             "Name a function that returns the network, or its class.",
         )
     return Architecture(spec, maker, dict(arguments or {}), home)
+
+
+def find_code(spec: str, flag: str) -> tuple[Any, Path]:
+    """What a reference to code names, and the folder that its own imports are looked for in.
+
+    Args:
+        spec: `PATH.py:NAME` or `package.module:NAME`.
+        flag: what it was given for, for messages.
+
+    Raises UsageError: there is no such file, module or name, or it fails on import.
+    """
+    found = _CODE.fullmatch(spec)
+    if not found:
+        raise UsageError(f"{flag} {spec!r}: not understood", "Write PATH.py:NAME or package.module:NAME.")
+    module, name = found["module"], found["name"]
+    path = Path(module).expanduser() if module.endswith(".py") else None
+    home = path.resolve().parent if path else Path.cwd()
+    with importable(home):
+        try:
+            code: Any = _from_file(path) if path else import_module(module)
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"{flag} {spec}: {described(error)}", _import_hint(error, module)) from error
+    at = code
+    for part in name.split("."):
+        inner = getattr(at, part, None)
+        if inner is None:
+            known = [key for key, value in vars(code).items() if callable(value) and not key.startswith("_")]
+            raise UsageError(
+                f"{flag} {spec}: there is no {name!r} in {module}",
+                suggest(name, known) or (f"There are: {', '.join(known[:8])}." if known else None),
+            )
+        at = inner
+    return at, home
 
 
 def from_callable(build: Callable[..., Any], arguments: Mapping[str, Any] | None = None) -> Architecture:
@@ -186,7 +199,7 @@ def _import_hint(error: BaseException, module: str) -> str | None:
 
 
 @contextmanager
-def _importable(home: Path | None) -> Iterator[None]:
+def importable(home: Path | None) -> Iterator[None]:
     """Let code import what lies beside it, as if it were run from there."""
     if home is None or str(home) in sys.path:
         yield

@@ -17,6 +17,7 @@ from pydantic.fields import FieldInfo
 from rich.markup import escape
 
 from nnopt_cli.errors import UsageError
+from nnopt_cli.plugin.data import DataOptions
 from nnopt_cli.plugin.explain import explain
 from nnopt_cli.plugin.fields import Shape, default_text, extra, key_of, limits, metavar, shape
 from nnopt_cli.plugin.filter import TensorFilter
@@ -31,6 +32,7 @@ M = TypeVar("M", bound=BaseModel)
 _GLOBAL = {"help", "version", "no-plugin", "install-completion", "show-completion"}
 _PLANNED = {"dtype", "report", "trust-file"}
 _FILTER = {key_of(name) for name in TensorFilter.model_fields}
+_MIXED_IN: tuple[type[BaseModel], ...] = (TensorFilter, DataOptions)  # shared, by those that extend them
 
 
 def reserved() -> frozenset[str]:
@@ -73,7 +75,8 @@ def _parameter(model: type[BaseModel], name: str, info: FieldInfo, registry: Reg
     seen = shape(info)
     long, short = f"--{key_of(name)}", extra(info).get("short")
     counted = bool(extra(info).get("count"))
-    pair = seen.form == "switch" and not issubclass(model, Options)  # shared switches have no opposite
+    shared = issubclass(model, Options) or _home(model, name) is not None
+    pair = seen.form == "switch" and not shared  # shared switches have no opposite
     annotation: Any = int if counted else {"switch": bool, "many": list[str]}.get(seen.form, str)
     described = typer.Option(
         *([short] if short else []),
@@ -88,11 +91,15 @@ def _parameter(model: type[BaseModel], name: str, info: FieldInfo, registry: Reg
     return inspect.Parameter(name, kind, default=None, annotation=Annotated[annotation, described])
 
 
+def _home(model: type[BaseModel], name: str) -> type[BaseModel] | None:
+    """The shared group of flags that an option comes from, if it comes from one."""
+    return next((home for home in _MIXED_IN if issubclass(model, home) and name in home.model_fields), None)
+
+
 def _panel(model: type[BaseModel], name: str) -> str | None:
-    if issubclass(model, TensorFilter) and name in TensorFilter.model_fields:
-        return "Tensors"
-    panel = model.panel if issubclass(model, Options) else "Options"
-    return None if panel == "Options" else panel
+    home = _home(model, name) or (model if issubclass(model, Options) else None)
+    panel = getattr(home, "panel", "Options")
+    return None if panel == "Options" else str(panel)
 
 
 def help_text(info: FieldInfo, seen: Shape, registry: Registry) -> str:

@@ -11,8 +11,10 @@ from nnopt_cli.plugin.component import Component
 
 if TYPE_CHECKING:
     import numpy as np
-    from torch import nn
+    from torch import Tensor, nn
 
+    from nnopt_cli.data import Task
+    from nnopt_cli.data.evaluation import Tally
     from nnopt_cli.formats.weight import Array
     from nnopt_cli.graph import Coupling, Group, Units
     from nnopt_cli.model.model import Model
@@ -56,6 +58,71 @@ class Loader(Component, kind="loader"):
 
         Nothing may be downloaded, and no code of a model file run. Raise `nnopt_cli.NnoptError` with a hint
         where a package or a name is missing.
+        """
+
+
+class Dataset(Component, kind="dataset"):
+    """Data to measure or to learn on, as `--data` names them; a short form may take a path."""
+
+    @abstractmethod
+    def open(self, run: Run) -> Any:
+        """The data, read as late as may be.
+
+        Returns:
+            A `nnopt_cli.data.Table`, `Samples` or `Stream`; or what becomes one: a PyTorch Dataset or
+            DataLoader, arrays or tensors by name or as `(x, y)`, any iterable of `(input, target)`.
+
+        Raise `nnopt_cli.NnoptError` with a hint where a file or a package is missing.
+        """
+
+
+class Loss(Component, kind="loss"):
+    """What training minimises.
+
+    Class attributes:
+        tasks: what it is for: `classification`, `regression`, `multi-label`.
+        default_for: the tasks that it is the usual loss for.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "regression", "multi-label")
+    default_for: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
+        """The mean over a batch, a scalar that gradients flow through.
+
+        Args:
+            outputs: floating, batch first; for classes, dimension 1 holds one logit for each.
+            target: for classes their numbers (int64; -100 for none), or shares of the classes (floating,
+                the outputs' shape); for labels and values the outputs' shape and type.
+        """
+
+
+class Metric(Component, kind="metric"):
+    """A figure that says how good a model is.
+
+    Class attributes:
+        tasks: what it is for: `classification`, `regression`, `multi-label`.
+        default_for: the tasks in which it decides where no other is named.
+        larger_is_better: in which direction it improves.
+        detail: whether it is taken only where figures of every class are asked for.
+    """
+
+    tasks: ClassVar[tuple[str, ...]] = ("classification", "regression", "multi-label")
+    default_for: ClassVar[tuple[str, ...]] = ()
+    larger_is_better: ClassVar[bool] = True
+    detail: ClassVar[bool] = False
+
+    def fits(self, task: Task) -> bool:
+        """Whether it says anything about such a task; by default where its kind is one of `tasks`."""
+        return task.kind in self.tasks
+
+    @abstractmethod
+    def build(self, task: Task) -> Tally:
+        """A new tally: an object with `update(outputs, target)` for every batch, and `compute()` at the end.
+
+        Any `torchmetrics.Metric` is one. `update` gets what a loss gets. `compute` gives a tensor: a single
+        number, one for every class, or a matrix.
         """
 
 

@@ -1,0 +1,89 @@
+"""`Data`: everything that a command knows of its data, opened, checked and ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from nnopt_cli.data.evaluation import Evaluation, evaluate
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.export import ExportedProgram
+
+    from nnopt_cli.data.batching import Batches
+    from nnopt_cli.data.evaluation import Measure, Tally
+    from nnopt_cli.data.task import Task
+    from nnopt_cli.run import Run
+
+
+class Gate(Protocol):
+    """The metric that decides; every `Metric` component is one."""
+
+    name: ClassVar[str]
+    larger_is_better: ClassVar[bool]
+
+    def build(self, task: Task) -> Tally:
+        """A new, empty tally."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """Data that were opened for a model and fit it.
+
+    Attributes:
+        train: the rows of `--data` (without those that `--val-split` holds out), shuffled and augmented.
+        plain: the same rows in their order, as they are.
+        val: the rows of `--val`, or those held out; None without either.
+        task: what is to be learnt.
+        loss: what is minimised: `loss(outputs, target)`, a mean over the batch.
+        gate: the metric that decides (`--metric`).
+        metrics: all metrics for the task, `gate` among them.
+    """
+
+    train: Batches
+    plain: Batches
+    val: Batches | None
+    task: Task
+    loss: Callable[[Tensor, Tensor], Tensor]
+    gate: Gate
+    metrics: tuple[Measure, ...]
+
+    @property
+    def measured(self) -> Batches:
+        """What metrics are taken on: the validation rows, else the rows of `--data` as they are."""
+        return self.plain if self.val is None else self.val
+
+
+def score(call: nn.Module | ExportedProgram | Callable[..., Any], data: Data, run: Run) -> float:
+    """The metric that decides, on the measured rows; larger is always better (others are negated)."""
+    found = measure(call, data, run, (data.gate,))
+    value = found.metrics[data.gate.name]
+    return value if data.gate.larger_is_better else -value
+
+
+def measure(
+    call: nn.Module | ExportedProgram | Callable[..., Any],
+    data: Data,
+    run: Run,
+    metrics: tuple[Measure, ...] | None = None,
+) -> Evaluation:
+    """Loss and metrics (all of the task by default) on the measured rows."""
+    chosen = data.metrics if metrics is None else metrics
+    return evaluate(
+        as_call(call, run), data.measured, task=data.task, loss=data.loss, metrics=chosen, device=run.device
+    )
+
+
+def as_call(thing: Any, run: Run) -> Callable[..., Any]:
+    """A module, program or function as something to call, on the run's device."""
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    if isinstance(thing, ExportedProgram):
+        thing = thing.module()
+    if isinstance(thing, nn.Module) and run.device != "cpu":
+        return thing.to(run.device)
+    called: Callable[..., Any] = thing
+    return called

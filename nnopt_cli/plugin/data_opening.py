@@ -1,0 +1,165 @@
+"""Open `--data` for a model: source, columns, split, task, loss and metrics, checked on a first batch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from nnopt_cli.errors import NnoptError, UsageError
+from nnopt_cli.plugin.data import DataOptions, installed, losses, metrics
+
+if TYPE_CHECKING:
+    from nnopt_cli.data import Batches, Data, Source, Task
+    from nnopt_cli.data.expected import Expected
+    from nnopt_cli.data.opening import Wanted
+    from nnopt_cli.model.model import Model
+    from nnopt_cli.plugin.kinds import Dataset, Metric
+    from nnopt_cli.plugin.registry import Registry
+    from nnopt_cli.run import Run
+
+_LOOK = 4  # samples that go through the model before the first step
+
+
+def open_data(options: DataOptions, run: Run, model: Model, training: bool = False) -> Data:
+    """See `DataOptions.open`."""
+    from nnopt_cli.data import Data
+    from nnopt_cli.data.expected import Expected
+    from nnopt_cli.data.opening import held_out, opened, targets_of
+
+    if options.data is None:
+        raise UsageError("this needs data", "Add --data FILE (or --data digits to try it out).")
+    if options.val is not None and options.val_split is not None:
+        raise UsageError("--val and --val-split both say what metrics are taken on", "Give one of them.")
+    model.require("module")
+    module = model.module()
+    expected = Expected.of(model, module)
+    notes: list[str] = []
+    source = opened_source(options.data, run)
+    wanted = _wanted(options, run, expected, source)
+    made = opened(source, expected, wanted, notes)
+    task = _checked(made, module, options, run, notes, training)
+    made = replace(made, assembly=replace(made.assembly, task=task))
+    val: Batches | None = None
+    if options.val_split is not None:
+        labels = targets_of(made)[0] if task.kind == "classification" else None
+        single = labels is not None and labels.ndim == 1
+        made, val = held_out(made, options.val_split, options.split_seed, labels if single else None)
+    elif options.val is not None:
+        other = opened_source(options.val, run)
+        alone = replace(wanted, rows=None, limit=None)
+        val = opened(other, expected, alone, notes)
+        same = _checked(val, module, options, run, notes, False)
+        if same.kind != task.kind:
+            raise NnoptError(f"--data is for {task.kind}, and --val for {same.kind}")
+        val = replace(val, assembly=replace(val.assembly, task=task))
+    for sentence in notes:
+        run.note(sentence)
+    registry = installed(run)
+    gate, every = _gate(options.metric, registry, task)
+    loss = options.loss or losses(registry, task.kind)
+    return Data(made.training(), made, val, task, loss, gate, tuple(every))
+
+
+def opened_source(dataset: Dataset, run: Run) -> Source:
+    """What a dataset opens to, whatever form it has."""
+    from nnopt_cli.data import as_source
+
+    return as_source(dataset.open(run), dataset.spec())
+
+
+def _wanted(options: DataOptions, run: Run, expected: Expected, source: Source) -> Wanted:
+    from nnopt_cli.data import Table
+    from nnopt_cli.data.augment import Augment, Normalize
+    from nnopt_cli.data.opening import Wanted
+
+    size = options.batch_size or expected.batch or 128
+    if expected.batch and size != expected.batch:
+        raise UsageError(
+            f"--batch-size {size}: the model was made for batches of {expected.batch} only",
+            "Leave it out, or export the model with a batch that may vary.",
+        )
+    workers = options.workers
+    if workers is None:
+        workers = min(4, run.threads) if isinstance(source, Table) else 0
+    crop = _size(options.crop)
+    return Wanted(
+        x=options.x,
+        y=options.y,
+        resize=_size(options.resize),
+        crop=(crop[0], crop[-1]) if crop else None,
+        normalize=Normalize.parse(options.normalize) if options.normalize else None,
+        augment=Augment.parse(options.augment),
+        rows=options.rows,
+        limit=options.limit,
+        seed=run.seed,
+        split_seed=options.split_seed,
+        batch_size=size,
+        workers=workers,
+        strict=options.strict,
+    )
+
+
+def _size(text: str | None) -> tuple[int, ...]:
+    sizes = tuple(int(part) for part in text.split("x")) if text else ()
+    if 0 in sizes:
+        raise UsageError(f"a size of images is {text}", "Give at least 1 pixel.")
+    return sizes
+
+
+def _checked(
+    made: Batches, module: Any, options: DataOptions, run: Run, notes: list[str], training: bool
+) -> Task:
+    """The task; a first small batch goes through the model. Raises NnoptError where they do not fit."""
+    import torch
+
+    from nnopt_cli.data.opening import class_names, targets_of
+    from nnopt_cli.data.outputs import answer
+    from nnopt_cli.data.task import Task, check_labels, class_count, empty_classes, find_task
+    from nnopt_cli.model.arch import described
+
+    batch = made.first(min(_LOOK, made.batch_size))
+    expected = made.assembly.expected
+    expected.check(batch.args, batch.kwargs)
+    try:
+        with torch.inference_mode():
+            outputs = answer(module, batch, expected.batch)
+    except NnoptError:
+        raise
+    except Exception as error:
+        from nnopt_cli.data.expected import shown
+
+        fed = ", ".join(
+            f"{name}={shown(tensor)}" if name else shown(tensor)
+            for name, tensor in [*(("", each) for each in batch.args), *batch.kwargs.items()]
+        )
+        raise NnoptError(
+            f"the model does not take what the data give it ({fed}): {described(error)}",
+            "--x names the columns that it is fed; --resize and --crop give images another size.",
+        ) from error
+    targets, whole = targets_of(made)
+    if targets is None:
+        targets = batch.target.cpu().numpy()
+    kind = find_task(outputs, targets, None if options.task == "auto" else options.task, made.source.origin)
+    names = class_names(made)
+    if kind != "classification":
+        return Task(kind, int(outputs[0].numel()), names if len(names) == outputs[0].numel() else ())
+    classes = class_count(outputs, targets)
+    counts = check_labels(targets, classes, names, made.source.origin)
+    task = Task(kind, classes, names if len(names) <= classes else (), counts if whole else ())
+    if whole and (sentence := empty_classes(task)):
+        if training and options.strict:
+            raise NnoptError(f"{made.source.origin}: {sentence}", "Leave --strict out to go on without.")
+        notes.append(sentence)
+    return task
+
+
+def _gate(chosen: Metric | None, registry: Registry, task: Task) -> tuple[Metric, list[Metric]]:
+    every = metrics(registry, task)
+    if chosen is not None:
+        if not chosen.fits(task):
+            fitting = ", ".join(metric.name for metric in every)
+            raise UsageError(f"--metric {chosen.name}: is not for {task.kind}", f"There are: {fitting}.")
+        return chosen, [chosen, *(metric for metric in every if metric.name != chosen.name)]
+    if not every:
+        raise NnoptError(f"no plugin provides a metric for {task.kind}", "Give one with --metric.")
+    return every[0], every
