@@ -75,10 +75,10 @@ def _value(node: Node, numbers: dict[Any, int], generator: torch.Generator, dtyp
         return torch.randn(shape, generator=generator, dtype=torch.complex128).to(own)
     if own == torch.bool:
         return torch.ones(shape, dtype=own)
-    return torch.randint(0, _rows(node), shape, generator=generator).to(own)
+    return torch.randint(0, table_rows(node), shape, generator=generator).to(own)
 
 
-def _rows(node: Node) -> int:
+def table_rows(node: Node) -> int:
     """How many different values an integer input may take: the rows of the table that it indexes."""
     queue, seen = deque([node]), {node}
     while queue and len(seen) < _SPREAD:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nnopt_cli.graph.inputs import table_rows
 from nnopt_cli.model.inputs import BATCH, Dim, Input, InputSpec
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def input_spec(program: ExportedProgram) -> InputSpec:
         if not hasattr(value, "shape"):
             continue  # a number or a flag that the export fixed
         shape = tuple(_dim(size, ranges, batch) for size in value.shape)
-        out.append(Input(name, str(value.dtype).removeprefix("torch."), shape, _below(node)))
+        out.append(Input(name, str(value.dtype).removeprefix("torch."), shape, table_rows(node)))
     return InputSpec(tuple(out))
 
 
@@ -69,11 +70,3 @@ def _bounds(found: Any) -> tuple[int, int | None]:
     low = int(found.lower) if found is not None and found.lower.is_Integer else 1
     high = int(found.upper) if found is not None and found.upper.is_Integer else _ENDLESS
     return (low if low > 2 else 1), high if high < _ENDLESS else None
-
-
-def _below(node: Node) -> int:
-    for user in node.users:
-        if getattr(user.target, "__name__", "").startswith("embedding") and user.args[1] is node:
-            table: Any = user.args[0]
-            return int(table.meta["val"].shape[0])
-    return 2

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from nnopt_cli.graph.check import distance
+from nnopt_cli.graph.inputs import sample_inputs
 from nnopt_cli.graph.reference import run
 from nnopt_cli.graph.signature import input_spec
 
@@ -30,16 +31,20 @@ def difference(program: ExportedProgram, module: nn.Module, inputs: InputSpec | 
     Args:
         program: one side, run on its own weights.
         module: the other, in evaluation mode.
-        inputs: what both are fed; by default what the program is fed.
+        inputs: what both are fed; by default what fits the program.
     """
     spec = input_spec(program)
-    inputs = inputs or spec
     worst = 0.0
     for batch in BATCHES if spec.batch else BATCHES[:1]:
-        args, kwargs = inputs.example(batch, dtype=_floating(spec))
+        if inputs is None:
+            flat = sample_inputs(program, batch)
+            args, kwargs = pytree.tree_unflatten(flat, program.call_spec.in_spec)
+        else:
+            args, kwargs = inputs.example(batch, dtype=_floating(spec))
+            flat = _flat(program, args, kwargs)
         with torch.no_grad():
             got = module(*args, **kwargs)
-            want = run(program, _flat(program, args, kwargs))
+            want = run(program, flat)
         worst = max(worst, distance(_tensors(want), _tensors(got)))
     return worst
 
