@@ -22,6 +22,7 @@ FORMATS = {
     "torch-legacy": "PyTorch pickle from before the zip format",
     "torchscript": "TorchScript archive",
     "pickle": "plain pickle",
+    "pt2": "exported program",
 }
 ALARM = "bold red"
 
