@@ -62,8 +62,7 @@ def prepare(program: ExportedProgram, backend: Backend, setting: Setting, folder
         call()
     except Exception as error:  # a compiler, a kernel or a type may be missing: the message is all there is
         raise NnoptError(f"it does not run {_where(backend, setting)}: {first_line(error)}") from error
-    batch = setting.batch if _varies(program) else _leading(inputs)
-    return Ready(call, lambda: _peak(call, held, setting.device), batch, notes)
+    return Ready(call, lambda: _peak(call, held, setting.device), _leading(inputs), notes)
 
 
 def _where(backend: Backend, setting: Setting) -> str:
@@ -77,12 +76,6 @@ def _arguments(program: ExportedProgram, inputs: list[Any]) -> tuple[list[Any], 
 
     positional, named = pytree.tree_unflatten(inputs, program.call_spec.in_spec)
     return list(positional), dict(named)
-
-
-def _varies(program: ExportedProgram) -> bool:
-    names = {s.arg.name for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"}
-    values = [node.meta.get("val") for node in program.graph.nodes if node.name in names]
-    return any(isinstance(v, torch.Tensor) and v.dim() and not isinstance(v.shape[0], int) for v in values)
 
 
 def _leading(inputs: Sequence[Any]) -> int:

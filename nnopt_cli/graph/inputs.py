@@ -50,7 +50,7 @@ def _numbers(program: ExportedProgram, nodes: list[Node], batch: int) -> dict[An
                 if symbol in out:
                     continue
                 known = program.range_constraints.get(symbol)
-                low = int(known.lower) if known is not None else 1
+                low = int(known.lower) if known is not None and known.lower > 2 else 1  # 2: export's own
                 high = int(known.upper) if known is not None and known.upper < 1 << 30 else 1 << 30
                 wanted = batch if axis == 0 else recorded_size(size.node.shape_env, symbol)
                 out[symbol] = min(max(wanted, low), high)

@@ -98,11 +98,17 @@ def latencies(
 def interleaved(
     calls: Sequence[Callable[[], Any]], seconds: float = 1.0, least: int = 7, device: str = "cpu"
 ) -> list[Latency]:
-    """Time some calls against one another: each once per round, two rounds first to warm up."""
+    """Time some calls against one another: each once per round, two rounds first to warm up.
+
+    It ends after `seconds` for each call on average, but not before `least` rounds.
+    """
     for _ in range(2):
-        times = [_timed(call, device) for call in calls]
-    rounds = max(least, min(1000, int(seconds / max(times))))
-    seen = [[_timed(call, device) for call in calls] for _ in range(rounds)]
+        for call in calls:
+            _timed(call, device)
+    seen: list[list[float]] = []
+    end = time.perf_counter() + seconds * len(calls)
+    while len(seen) < least or (time.perf_counter() < end and len(seen) < 10_000):
+        seen.append([_timed(call, device) for call in calls])
     return [_summary([row[i] for row in seen]) for i in range(len(calls))]
 
 
