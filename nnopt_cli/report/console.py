@@ -108,7 +108,15 @@ def _computed(shrunk: Shrunk | None) -> list[tuple[str, str, str, str]]:
         _counted("multiply-accumulates", *shrunk.macs),
         _sized("activations, at most", *shrunk.activation_bytes),
         *_timed(shrunk),
+        *_judged(shrunk),
     ]
+
+
+def _judged(shrunk: Shrunk) -> list[tuple[str, str, str, str]]:
+    if shrunk.metric is None:
+        return []
+    before, after = shrunk.metric
+    return [(shrunk.metric_name, f"{before:.4f}", f"{after:.4f}", f"{after - before:+.4f}")]
 
 
 def _timed(shrunk: Shrunk) -> list[tuple[str, str, str, str]]:

@@ -73,6 +73,8 @@ class Shrunk(Row):
     activation_bytes: tuple[int, int]  # the most that results take at once, one sample
     latency: tuple[float, float] | None = None  # median seconds of one sample, where that was measured
     timed_in: str = ""  # what it was measured in
+    metric: tuple[float, float] | None = None  # on --data
+    metric_name: str = ""
     widths: list[Width] = []
     what: str = "channels"
     difference: float  # from the dense graph with the removed units masked out, over the largest output

@@ -17,7 +17,7 @@ def nnopt_components() -> list[type[Component]]:
     from nnopt_plugins.prune.granularities import NM, Block, WeightGranularity
     from nnopt_plugins.prune.passes import Prune
     from nnopt_plugins.prune.structures import Channel, Head, Layer
-    from nnopt_plugins.prune.unit_criteria import FPGM, L2, LAMP, BatchNormScale
+    from nnopt_plugins.prune.unit_criteria import FPGM, L2, LAMP, OBD, Activation, BatchNormScale, Taylor
 
-    criteria = [Magnitude, Random, L2, BatchNormScale, FPGM, LAMP]
+    criteria = [Magnitude, Random, L2, BatchNormScale, FPGM, LAMP, Taylor, OBD, Activation]
     return [Prune, *criteria, WeightGranularity, NM, Block, Channel, Head, Layer]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nnopt_cli import (
     Criterion,
+    DataOptions,
     Granularity,
     Grouping,
     NnoptError,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from nnopt_plugins.prune.source import Item, Scorer, Source
 
 
-class Prune(StructureBudget, TensorFilter, Pass):
+class Prune(StructureBudget, TensorFilter, DataOptions, Pass):
     """Set the least important weights to zero, or remove the least important channels, heads or layers.
 
     Of single weights, exactly as many as asked for become zero and the others keep every bit; zeros
@@ -102,6 +103,11 @@ class Prune(StructureBudget, TensorFilter, Pass):
 
     def _check(self) -> None:
         self.check_unused(self.granularity.spec())
+        if self.data is not None:
+            raise UsageError(
+                f"--data does not go with --granularity {self.granularity.spec()}",
+                "With --granularity channel, head or layer the metric is measured on it before and after.",
+            )
         if isinstance(self.granularity, Pattern):
             if self.sparsity:
                 raise UsageError(

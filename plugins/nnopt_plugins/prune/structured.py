@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from nnopt_cli import Criterion, Model, Run
+    from nnopt_cli.data import Data
     from nnopt_cli.graph import Check, Coupling, Evidence, Group, Keep, Stopwatch
     from nnopt_plugins.prune.passes import Prune
 
@@ -38,23 +39,57 @@ def prune_structure(method: Prune, model: Model, run: Run) -> Model:
     """The model without the units that the options say, physically smaller.
 
     Raises:
-        NnoptError: nothing can be removed, the budget cannot be met, or the result fails its check
-            (it is then not written).
+        NnoptError: nothing can be removed, the data do not fit, the budget cannot be met, or the check fails
+            (nothing is then written).
         UsageError: no budget was given, or more than one.
     """
     budget = read_budget(method)
-    program = model.program()
+    program, data = model.program(), _data(method, model, run)
     with TemporaryDirectory(prefix="nnopt-") as folder:
         watch = _stopwatch(method, budget, program, Path(folder))
         if isinstance(method.granularity, Structure):
-            small = _prune_units(method, method.granularity, replace(budget, watch=watch), model, run)
+            small = _prune_units(method, method.granularity, replace(budget, watch=watch), model, data, run)
         else:
             from nnopt_plugins.prune.layers import prune_layers
 
             small = prune_layers(method, budget, program, model, run)
         if watch is not None:
             _measure(watch, small, budget, run)
+    if data is not None:
+        from nnopt_cli.data import measure
+
+        before, after = (measure(each, data, run, (data.gate,)) for each in (program, small))
+        name = data.gate.name
+        shrunk = cast("dict[str, object]", run.facts["shrunk"])
+        shrunk |= {"metric": (before.metrics[name], after.metrics[name]), "metric_name": name}
     return model.with_program(small, structure_changed=True)
+
+
+def _data(method: Prune, model: Model, run: Run) -> Data | None:
+    """What --data names, opened. Raises UsageError where the criterion needs it and it is missing."""
+    if method.data is not None:
+        return method.open(run, model)
+    if method.criterion.needs_data:
+        raise UsageError(
+            f"the criterion {method.criterion.name!r} needs data",
+            "Add --data FILE, or use a criterion that looks at weights only, such as l2 or lamp.",
+        )
+    return None
+
+
+def _evidence(
+    program: ExportedProgram, coupling: Coupling, criterion: Criterion, data: Data | None, run: Run
+) -> Evidence:
+    """The weights, and what the criterion needs to know from data."""
+    from nnopt_cli.graph import Evidence
+
+    weights = {**program.constants, **program.state_dict}
+    if data is None or not criterion.needs_data:
+        return Evidence(weights, seed=run.seed)
+    from nnopt_cli.data import activations, gradients
+
+    means, squares = gradients(program, data.plain, data.loss, run)
+    return Evidence(weights, means, squares, activations(program, coupling, data.plain, run), run.seed)
 
 
 def _stopwatch(method: Prune, budget: Budget, program: ExportedProgram, folder: Path) -> Stopwatch | None:
@@ -75,10 +110,10 @@ def _measure(watch: Stopwatch, small: ExportedProgram, budget: Budget, run: Run)
 
 
 def _prune_units(
-    method: Prune, structure: Structure, budget: Budget, model: Model, run: Run
+    method: Prune, structure: Structure, budget: Budget, model: Model, data: Data | None, run: Run
 ) -> ExportedProgram:
     """Cut channels or heads in one or more steps."""
-    from nnopt_cli.graph import Evidence, analyse
+    from nnopt_cli.graph import analyse
 
     program = model.program()
     budget, allowed = budget.begun(program), _allowed(method, model)
@@ -92,7 +127,7 @@ def _prune_units(
         _require_some(found, coupling, structure)
         whole = whole or {group.name: len(group.classes) for group in found}
         shares = _shares(method, found, model, number, run)
-        evidence = Evidence({**program.constants, **program.state_dict}, seed=run.seed)
+        evidence = _evidence(program, coupling, method.criterion, data, run)
         ranked = [
             replace(each, share=shares.get(each.group.name), whole=whole.get(each.group.name, 0))
             for each in rank(method.criterion, coupling, found, evidence)

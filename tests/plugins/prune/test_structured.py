@@ -368,3 +368,54 @@ class TestCommand:
         shrunk = result.json["shrunk"]
         assert shrunk["timed_in"] == "ONNX Runtime"
         assert all(0 < seconds < 1 for seconds in shrunk["latency"])
+
+
+class TestWithData:
+    """Criteria that look at gradients and activations, and the metric before and after."""
+
+    @pytest.fixture
+    def table(self, tmp_path: Path) -> Path:
+        rng = np.random.default_rng(0)
+        path = tmp_path / "train.npz"
+        images = rng.standard_normal((48, 3, 8, 8)).astype(np.float32)
+        np.savez(path, x=images, y=np.arange(48) % 10)
+        return path
+
+    @pytest.mark.parametrize("criterion", ["taylor", "obd", "activation", "l2"])
+    def test_from_the_command_line(self, table: Path, criterion: str, tmp_path: Path) -> None:
+        torch.save(made(Residual).state_dict(), tmp_path / "net.pt")
+        asked = ["prune", tmp_path / "net.pt", "--arch", f"{NETS}:Residual", "--input", "3x8x8", "--json"]
+        more = ["--granularity", "channel", "--sparsity", "0.25", "--data", table, "--criterion", criterion]
+        result = run_command(*asked, *more)
+        assert result.code == 0, result.stderr
+        shrunk = result.json["shrunk"]
+        assert shrunk["metric_name"] == "accuracy"
+        assert all(0 <= value <= 1 for value in shrunk["metric"])
+        assert {row["after"] for row in shrunk["widths"]} == {12, 9, 15}
+
+    @pytest.mark.parametrize("criterion", ["taylor", "obd", "activation"])
+    def test_a_channel_that_does_nothing_goes_first(
+        self, table: Path, criterion: str, tmp_path: Path
+    ) -> None:
+        net = made(Residual)
+        with torch.no_grad():  # large weights, which a criterion of weights would keep, into a dead channel
+            net.a1.weight[5] *= 1 if criterion == "activation" else 100
+            net.n1.weight[5] = 0
+            net.n1.bias[5] = 0
+        torch.save(net.state_dict(), tmp_path / "net.pt")
+        model = nnopt_cli.load(tmp_path / "net.pt", Residual, inputs="3x8x8")
+        asked = ["prune", tmp_path / "net.pt", "--arch", f"{NETS}:Residual", "--input", "3x8x8"]
+        only = ["--include", "a1.*", "--sparsity", str(1 / 12), "--granularity", "channel"]
+        result = run_command(*asked, *only, "--data", table, "--criterion", criterion)
+        assert result.code == 0, result.stderr
+        after = nnopt_cli.load(tmp_path / "net.pruned.pt2").weights["a1.weight"].torch()
+        stay = [i for i in range(12) if i != 5]
+        assert torch.equal(after, model.weights["a1.weight"].torch()[stay])
+
+    def test_data_that_are_missing_or_not_needed(self, opened: Open) -> None:
+        from nnopt_plugins.prune.unit_criteria import Taylor
+
+        with pytest.raises(UsageError, match="'taylor' needs data"):
+            pruned(opened(Residual), sparsity=0.5, criterion=Taylor())
+        with pytest.raises(UsageError, match="scores channels and heads"):
+            Prune(sparsity=0.5, criterion=Taylor()).run(opened(Residual), quiet())
