@@ -22,7 +22,7 @@ from nnopt_cli.formats.pt2_records import RefusedError, show
 _TEXT = 20_000  # characters of one expression
 _NODES = 600  # functions and numbers of one expression
 _DEPTH = 60
-_BITS = 2048  # of a constant that an expression could come to: sympy would compute it
+_BITS = 4096  # of the constants in an expression together: sympy computes what they come to
 _POWER = 64
 
 _ANY = 1 << 10
@@ -72,7 +72,7 @@ def expression(value: Any) -> str:
 @dataclass(frozen=True, slots=True)
 class _Part:
     text: str
-    bits: int  # about log2 of the largest value if it is constant
+    bits: int  # about log2 of the constants in it
     value: int | None = None  # of an integer
 
 
@@ -129,7 +129,7 @@ class _Parser:
             assumed[word] = truth
         self._expect(")")
         facts = "".join(f", {word}={assumed[word]}" for word in sorted(assumed))
-        return _Part(f"Symbol('{name}'{facts})", 64)
+        return _Part(f"Symbol('{name}'{facts})", 0)
 
     def _number(self, kind: str) -> _Part:
         if kind == "Float":
@@ -142,7 +142,8 @@ class _Parser:
             self._expect(")")
             if not _FLOAT.fullmatch(digits):
                 raise self.refusal()
-            return _Part(f"Float('{digits}', precision=53)", 512)
+            mantissa, _, exponent = digits.partition("e")
+            return _Part(f"Float('{digits}', precision=53)", 4 * (len(mantissa) + abs(int(exponent or 0))))
         first = self._integer()
         if kind == "Integer":
             self._expect(")")
@@ -155,8 +156,8 @@ class _Parser:
         return _Part(f"Rational({first}, {second})", first.bit_length() + second.bit_length())
 
     def _bits(self, word: str, parts: list[_Part]) -> int:
-        """A bound on the size of the result; sympy computes what is constant, however large it gets."""
-        total = sum(part.bits for part in parts) + len(parts)
+        """A bound on the size of the constants; sympy computes with them, however large they get."""
+        total = sum(part.bits for part in parts)
         if word in _POWERS:
             power = parts[1].value
             if power is None:
@@ -165,7 +166,7 @@ class _Parser:
                 raise RefusedError(
                     f"{show(self._source)} has a power that is not a whole number up to {_POWER}"
                 )
-            total = (parts[0].bits + 1) * max(1, abs(power))
+            total = parts[0].bits * max(1, abs(power))
         elif word in _SHIFTS:
             shift = parts[1].value
             if shift is None or not 0 <= shift < 64:

@@ -100,8 +100,8 @@ def _check_node(
                 check_graph(argument["arg"]["as_graph"]["graph"], rules, depth + 1)
             except RefusedError as problem:
                 raise problem.under(f".{argument['arg']['as_graph']['name']}") from None
-        if argument["name"] and not base_name(target):
-            name(argument["name"])
+        if argument["name"] and (is_higher_order(target) or not target.startswith("torch.ops.")):
+            name(argument["name"])  # these have no schema to look it up in: it is written into code
     _check_sizes(target, node["inputs"])
     outputs = list(_names(node["outputs"]))
     for value in node["outputs"]:
@@ -119,7 +119,7 @@ def _check_target(target: str, rules: Rules) -> None:
     if space:
         raise RefusedError(
             f"it calls {target}, a custom operator: it needs the library that defines it",
-            f"Import that library first, and allow its namespace {space!r}; "
+            f"Import that library first, and allow its namespace {space!r} (--operators {space}); "
             "or export the model without custom operators.",
         )
     raise RefusedError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.errors import NnoptError, UnreadableError
@@ -15,9 +16,11 @@ from nnopt_cli.formats.pt2_program import clean
 from nnopt_cli.formats.pt2_records import RefusedError
 from nnopt_cli.formats.pt2_schema import SCALAR_TYPES, STRIDED
 from nnopt_cli.formats.storage import Storage, normal
+from nnopt_cli.formats.tree_write import listed
 from nnopt_cli.formats.weight import MemoryWeight, Weight
 
 if TYPE_CHECKING:
+    import torch
     from torch.export import ExportedProgram
 
 _NUMBERS = {name: number for number, name in SCALAR_TYPES.items()}
@@ -151,7 +154,30 @@ def parts_of_program(program: ExportedProgram, extra: Mapping[str, str]) -> Part
             f"{problem.what}",
             problem.hint,
         ) from None
-    return Parts(_with_strides(found.tree, {**constants, **weights}), weights, constants, extra, found.notes)
+    text = _with_strides(found.tree, {**constants, **weights})
+    notes = (*found.notes, *_memory_notes({**program.constants, **program.state_dict}))
+    return Parts(text, weights, constants, extra, notes)
+
+
+def _memory_notes(tensors: Mapping[str, torch.Tensor]) -> list[str]:
+    """What is lost of how tensors lay in memory: the file holds each one row-major, and on its own."""
+    notes = []
+    if turned := [(name,) for name, tensor in tensors.items() if not tensor.is_contiguous()]:
+        notes.append(f"Stored row-major, which they were not in memory: {listed(turned)}.")
+    spans = []
+    for name, tensor in tensors.items():
+        if tensor.numel():
+            last = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True))
+            start, what = tensor.data_ptr(), (tuple(tensor.shape), tensor.stride(), tensor.dtype)
+            spans.append((str(tensor.device), start, start + (last + 1) * tensor.element_size(), what, name))
+    for left, right in pairwise(sorted(spans, key=lambda span: span[:3])):
+        if left[0] == right[0] and right[1] < left[2] and left[1:4] != right[1:4]:
+            notes.append(
+                f"Some tensors shared memory without being the same, e.g. {left[4]} and {right[4]}; they are "
+                "separate in the file."
+            )
+            break
+    return notes
 
 
 def _serialized(program: ExportedProgram) -> bytes:

@@ -185,8 +185,8 @@ def _notes(raw: Mapping[str, Any], text: bytes, trees: Trees) -> tuple[str, ...]
         notes.append(f"Where the program takes or returns a {kind}, it now has a plain {plainer}.")
     guards = raw.get("guards_code")
     if type(guards) is list and guards:
+        what = "A condition" if len(guards) == 1 else f"{len(guards)} conditions"
         notes.append(
-            f"{len(guards)} conditions on the sizes of inputs were left out, since they are Python code; "
-            "the ranges of these sizes are kept."
+            f"{what} on the sizes of inputs, kept as Python code, did not pass; ranges of sizes did."
         )
     return tuple(notes)

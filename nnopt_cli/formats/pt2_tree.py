@@ -96,8 +96,10 @@ def _keys(context: Any, count: int) -> list[str | int] | None:
     if type(context) is not list or len(context) != count:
         return None
     for key in context:
-        if type(key) is not int:
+        if type(key) is str:
             plain(key)
+        elif type(key) is not int:
+            raise RefusedError(f"a key of a dict is {show(key)}, which is neither text nor a whole number")
     if len(set(context)) != count:
         raise RefusedError("a key of a dict is there twice")
     return context
