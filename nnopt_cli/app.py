@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nnopt_cli import __version__
-from nnopt_cli.commands import bench, compare, convert, env, plugins
+from nnopt_cli.commands import bench, compare, convert, env, evaluate, plugins
 from nnopt_cli.commands import inspect as inspect_command
 from nnopt_cli.commands.common import Arg, CommandSpec, Context, make_run
 from nnopt_cli.commands.helptext import first_sentence, help_of
@@ -29,6 +29,7 @@ COMMANDS = (
     convert.COMMAND,
     inspect_command.COMMAND,
     compare.COMMAND,
+    evaluate.COMMAND,
     bench.COMMAND,
     plugins.COMMAND,
     env.COMMAND,

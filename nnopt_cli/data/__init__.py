@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nnopt_cli.data.bundle import measure as measure
     from nnopt_cli.data.bundle import score as score
     from nnopt_cli.data.code import UserCode as UserCode
+    from nnopt_cli.data.evaluation import Contestant as Contestant
     from nnopt_cli.data.evaluation import Evaluation as Evaluation
     from nnopt_cli.data.evaluation import Evaluations as Evaluations
     from nnopt_cli.data.evaluation import evaluate as evaluate
@@ -43,6 +44,7 @@ _HOME = {
     "measure": "bundle",
     "score": "bundle",
     "UserCode": "code",
+    "Contestant": "evaluation",
     "Evaluation": "evaluation",
     "Evaluations": "evaluation",
     "evaluate": "evaluation",

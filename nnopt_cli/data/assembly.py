@@ -205,7 +205,8 @@ class Assembly:
         if self.training and self.augment.mixup:
             target = self.augment.mixed([tensor for _, tensor in tensors], self._soft(target), draw)
         args = tuple(tensor for name, tensor in tensors if not name)
-        return Batch(args, {name: tensor for name, tensor in tensors if name}, target, raw.size)
+        kwargs = {name: tensor for name, tensor in tensors if name}
+        return self.expected.fed(Batch(args, kwargs, target, raw.size))
 
     def _finished(self, index: int, part: Part, device: str | torch.device) -> Tensor:
         import torch
@@ -221,7 +222,7 @@ class Assembly:
                 images = self.normalize.apply(images, 1 / 255)
             else:
                 images = images.div_(255)
-            return images.contiguous().to(wanted or floating)
+            return images.to(wanted or floating)
         if known is not None and len(known.shape) == tensor.dim() + 1 == 4 and known.shape[1] == 1:
             tensor = tensor.unsqueeze(1)
         if tensor.is_floating_point():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.data.evaluation import Evaluation, evaluate
 
@@ -13,19 +13,9 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from nnopt_cli.data.batching import Batches
-    from nnopt_cli.data.evaluation import Measure, Tally
+    from nnopt_cli.data.evaluation import Measure
     from nnopt_cli.data.task import Task
     from nnopt_cli.run import Run
-
-
-class Gate(Protocol):
-    """The metric that decides; every `Metric` component is one."""
-
-    name: ClassVar[str]
-    larger_is_better: ClassVar[bool]
-
-    def build(self, task: Task) -> Tally:
-        """A new, empty tally."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +37,7 @@ class Data:
     val: Batches | None
     task: Task
     loss: Callable[[Tensor, Tensor], Tensor]
-    gate: Gate
+    gate: Measure
     metrics: tuple[Measure, ...]
 
     @property

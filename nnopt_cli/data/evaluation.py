@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
+from nnopt_cli.data.expected import Expected
 from nnopt_cli.data.outputs import answer, classes_last, predict
+from nnopt_cli.data.task import IGNORED
 from nnopt_cli.errors import NnoptError
 
 if TYPE_CHECKING:
@@ -31,9 +33,17 @@ class Tally(Protocol):
 
 
 class Measure(Protocol):
-    """What is measured; every `Metric` component is one."""
+    """What is measured; every `Metric` component is one.
+
+    Class attributes:
+        name: how it is called.
+        larger_is_better: in which direction it improves.
+        detail: whether it is a figure of every class, taken only where these are asked for.
+    """
 
     name: ClassVar[str]
+    larger_is_better: ClassVar[bool]
+    detail: ClassVar[bool]
 
     def build(self, task: Task) -> Tally:
         """A new, empty tally."""
@@ -71,10 +81,25 @@ class Evaluations:
         models: one for each, in order.
         disagreement: for every pair, the share of predictions that differ (classes, labels), or the root
             of the mean squared difference (values).
+        wins: for classes, how many samples the model of the row gets right and that of the column wrong.
     """
 
     models: list[Evaluation]
     disagreement: list[list[float]]
+    wins: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A model to evaluate.
+
+    Attributes:
+        call: the module, in evaluation mode, on the device where it is computed.
+        expected: what it takes.
+    """
+
+    call: Callable[..., Any]
+    expected: Expected = field(default_factory=Expected)
 
 
 def evaluate(
@@ -88,12 +113,13 @@ def evaluate(
     dtype: torch.dtype | None = None,
 ) -> Evaluation:
     """What one model scores; see `evaluate_all`."""
-    found = evaluate_all([call], batches, task=task, loss=loss, metrics=metrics, device=device, dtype=dtype)
+    one = Contestant(call, batches.assembly.expected)
+    found = evaluate_all([one], batches, task=task, loss=loss, metrics=metrics, device=device, dtype=dtype)
     return found.models[0]
 
 
 def evaluate_all(
-    calls: Sequence[Callable[..., Any]],
+    contestants: Sequence[Contestant],
     batches: Batches,
     *,
     task: Task,
@@ -106,7 +132,7 @@ def evaluate_all(
     """Run every model once over `batches`.
 
     Args:
-        calls: modules in evaluation mode, on `device`.
+        contestants: the models.
         batches: the data.
         task: what outputs and targets mean.
         loss: gives the mean loss of a batch from outputs and targets.
@@ -119,18 +145,18 @@ def evaluate_all(
     """
     import torch
 
-    sides = [_Side(call, batches, task, loss, metrics, torch.device(device), dtype) for call in calls]
-    apart = _Apart(len(calls), task)
+    sides = [_Side(each, task, loss, metrics, torch.device(device), dtype) for each in contestants]
+    apart = _Apart(len(contestants), task)
     with torch.inference_mode():
         for batch in batches.on(device):
             said = [side.see(batch) for side in sides]
-            apart.see(said)
+            apart.see(said, batch.target)
             if watch is not None:
                 watch(batch)
     if not sides or not sides[0].samples:
         why = batches.skipped.note(batches.size) or "It has no rows."
         raise NnoptError(f"{batches.source.origin}: there is no data", why)
-    return Evaluations([side.result() for side in sides], apart.result())
+    return Evaluations([side.result() for side in sides], apart.disagreement(), apart.wins())
 
 
 class _Side:
@@ -138,16 +164,15 @@ class _Side:
 
     def __init__(
         self,
-        call: Callable[..., Any],
-        batches: Batches,
+        contestant: Contestant,
         task: Task,
         loss: Loss | None,
         metrics: Sequence[Measure],
         device: torch.device,
         dtype: torch.dtype | None,
     ) -> None:
-        self.call, self.task, self.loss, self.device, self.dtype = call, task, loss, device, dtype
-        self.fixed = batches.assembly.expected.batch
+        self.call, self.expected = contestant.call, contestant.expected
+        self.task, self.loss, self.device, self.dtype = task, loss, device, dtype
         self.tallies = {metric.name: _on(metric.build(task), device) for metric in metrics}
         self.samples = self.later = 0
         self.seconds = self.warm = 0.0
@@ -156,9 +181,10 @@ class _Side:
     def see(self, batch: Batch) -> Tensor:
         import torch
 
+        batch = self.expected.fed(batch)
         start = self._now()
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            outputs = answer(self.call, batch, self.fixed)
+            outputs = answer(self.call, batch, self.expected.batch)
         took = self._now() - start
         self.warm += took if self.samples else 0.0
         self.later += batch.size if self.samples else 0
@@ -205,8 +231,10 @@ def aligned(outputs: Tensor, target: Tensor, task: Task) -> tuple[Tensor, Tensor
     if outputs.dtype in (torch.float16, torch.bfloat16):
         outputs = outputs.float()
     if task.kind == "classification":
-        outputs = classes_last(outputs, target)
-        fits = outputs.dim() >= 2 and (outputs.shape[0], *outputs.shape[2:]) == tuple(target.shape)
+        shares = target.is_floating_point()
+        outputs = outputs if shares else classes_last(outputs, target)
+        places = (outputs.shape[0], *outputs.shape[2:])
+        fits = outputs.dim() >= 2 and (outputs.shape if shares else places) == tuple(target.shape)
     else:
         target = target.to(outputs.dtype)
         if outputs.shape != target.shape and outputs.numel() == target.numel():
@@ -225,37 +253,44 @@ class _Apart:
     """How far the models' predictions are apart, pair by pair."""
 
     def __init__(self, count: int, task: Task) -> None:
-        self.task = task
-        self.total: list[list[Any]] = [[0.0] * count for _ in range(count)]
-        self.seen = 0
+        self._task = task
+        self._far: list[list[Any]] = [[0.0] * count for _ in range(count)]
+        self._won: list[list[Any]] = [[0] * count for _ in range(count)]
+        self._seen = 0
 
-    def see(self, said: Sequence[Tensor]) -> None:
+    def see(self, said: Sequence[Tensor], target: Tensor) -> None:
+        """`said`: one prediction for each model, of one shape."""
         if len(said) < 2:
             return
-        self.seen += said[0].numel()
+        self._seen += said[0].numel()
+        classes = self._task.kind == "classification"
+        known = target != IGNORED
         for i, one in enumerate(said):
-            for j, other in enumerate(said[:i]):
-                if self.task.kind == "regression":
-                    self.total[i][j] += (one.double() - other.double()).square().sum()
-                else:
-                    self.total[i][j] += (one != other).sum()
+            for j, other in enumerate(said):
+                if classes and i != j:
+                    self._won[i][j] += ((one == target) & (other != target) & known).sum()
+                if j < i:
+                    self._far[i][j] += self._distance(one, other)
 
-    def result(self) -> list[list[float]]:
-        count = len(self.total)
+    def _distance(self, one: Tensor, other: Tensor) -> Tensor:
+        if self._task.kind == "regression":
+            return (one.double() - other.double()).square().sum()
+        return (one != other).sum()
+
+    def disagreement(self) -> list[list[float]]:
+        count = len(self._far)
         out = [[0.0] * count for _ in range(count)]
         for i in range(count):
             for j in range(i):
-                mean = float(self.total[i][j]) / max(1, self.seen)
-                out[i][j] = out[j][i] = mean**0.5 if self.task.kind == "regression" else mean
+                mean = float(self._far[i][j]) / max(1, self._seen)
+                out[i][j] = out[j][i] = mean**0.5 if self._task.kind == "regression" else mean
         return out
+
+    def wins(self) -> list[list[int]]:
+        return [[int(each) for each in row] for row in self._won]
 
 
 def _on(tally: Any, device: torch.device) -> Tally:
     """Torchmetrics' metrics move; others need not know how."""
     moved: Tally = tally.to(device) if hasattr(tally, "to") else tally
     return moved
-
-
-def as_mapping(names: Sequence[str], found: Evaluations) -> Mapping[str, Evaluation]:
-    """The evaluations by name."""
-    return dict(zip(names, found.models, strict=True))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.errors import NnoptError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from nnopt_cli.data.batching import Batch
     from nnopt_cli.model.inputs import Input, InputSpec
     from nnopt_cli.model.model import Model
 
@@ -27,6 +28,7 @@ class Expected:
         dtype: torch's name of the floating type of the weights.
         channels: of the first convolution, where no graph says more.
         tokens: whether whole numbers are looked up in a table (an embedding) rather than computed with.
+        channels_last: whether it computes the same, faster, on images whose channels are last in memory.
     """
 
     spec: InputSpec | None = None
@@ -35,6 +37,7 @@ class Expected:
     dtype: str = "float32"
     channels: int | None = None
     tokens: bool = False
+    channels_last: bool = False
 
     @classmethod
     def of(cls, model: Model, module: nn.Module) -> Expected:
@@ -86,6 +89,24 @@ class Expected:
         if known is not None and len(known.shape) == 4:
             return "L" if known.shape[1] == 1 else "RGB"
         return "L" if self.channels == 1 else "RGB"
+
+    def fed(self, batch: Batch) -> Batch:
+        """A batch in the floating type that the model takes, images with their channels last in memory
+        where that suits it."""
+        import torch
+
+        floating = getattr(torch, self.dtype)
+        wanted = [getattr(torch, each.dtype) for each in self.spec.inputs if each.dtype] if self.spec else []
+
+        def suited(tensor: Tensor) -> Tensor:
+            if tensor.is_floating_point() and tensor.dtype not in wanted:
+                tensor = tensor.to(floating)
+            if self.channels_last and tensor.dim() == 4:
+                return tensor.contiguous(memory_format=torch.channels_last)
+            return tensor.contiguous()
+
+        kwargs = {name: suited(tensor) for name, tensor in batch.kwargs.items()}
+        return replace(batch, args=tuple(suited(tensor) for tensor in batch.args), kwargs=kwargs)
 
     def __str__(self) -> str:
         return str(self.spec) if self.spec else ", ".join(self.required)

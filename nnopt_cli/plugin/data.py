@@ -55,9 +55,7 @@ class DataOptions(BaseModel):
         metavar="SIZE",
         pattern=r"^\d+(x\d+)?$",
     )
-    crop: str | None = option(
-        None, help="Cut this out of the middle of images.", metavar="SIZE", pattern=r"^\d+(x\d+)?$"
-    )
+    crop: str | None = option(None, help="Cut this out of the middle of images.", metavar="SIZE")
     normalize: str | None = option(
         None,
         help="Mean and standard deviation of the channels, after division by 255: imagenet, cifar10, "
@@ -83,6 +81,13 @@ class DataOptions(BaseModel):
     metric: Metric | None = option(
         None, help="The metric that decides; by default the usual one for the task."
     )
+
+    @field_validator("resize", "crop")
+    @classmethod
+    def _size(cls, text: str | None) -> str | None:
+        if text is not None and not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)?", text):
+            raise ValueError("must be a number of pixels, or HEIGHTxWIDTH")
+        return text
 
     @field_validator("normalize")
     @classmethod

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnopt_cli.errors import NnoptError, UsageError
 from nnopt_cli.plugin.data import DataOptions, installed, losses, metrics
 
 if TYPE_CHECKING:
-    from nnopt_cli.data import Batches, Data, Source, Task
+    from torch import Tensor, nn
+
+    from nnopt_cli.data import Batch, Batches, Data, Source, Task
     from nnopt_cli.data.expected import Expected
     from nnopt_cli.data.opening import Wanted
     from nnopt_cli.model.model import Model
@@ -37,8 +39,8 @@ def open_data(options: DataOptions, run: Run, model: Model, training: bool = Fal
     source = opened_source(options.data, run)
     wanted = _wanted(options, run, expected, source)
     made = opened(source, expected, wanted, notes)
-    task = _checked(made, module, options, run, notes, training)
-    made = replace(made, assembly=replace(made.assembly, task=task))
+    task, expected = _checked(made, module, options, notes, training)
+    made = replace(made, assembly=replace(made.assembly, task=task, expected=expected))
     val: Batches | None = None
     if options.val_split is not None:
         labels = targets_of(made)[0] if task.kind == "classification" else None
@@ -48,10 +50,10 @@ def open_data(options: DataOptions, run: Run, model: Model, training: bool = Fal
         other = opened_source(options.val, run)
         alone = replace(wanted, rows=None, limit=None)
         val = opened(other, expected, alone, notes)
-        same = _checked(val, module, options, run, notes, False)
+        same, _ = _checked(val, module, options, notes, False)
         if same.kind != task.kind:
             raise NnoptError(f"--data is for {task.kind}, and --val for {same.kind}")
-        val = replace(val, assembly=replace(val.assembly, task=task))
+        val = replace(val, assembly=replace(val.assembly, task=task, expected=expected))
     for sentence in notes:
         run.note(sentence)
     registry = installed(run)
@@ -100,62 +102,94 @@ def _wanted(options: DataOptions, run: Run, expected: Expected, source: Source) 
 
 
 def _size(text: str | None) -> tuple[int, ...]:
-    sizes = tuple(int(part) for part in text.split("x")) if text else ()
-    if 0 in sizes:
-        raise UsageError(f"a size of images is {text}", "Give at least 1 pixel.")
-    return sizes
+    return tuple(int(part) for part in text.split("x")) if text else ()
 
 
 def _checked(
-    made: Batches, module: Any, options: DataOptions, run: Run, notes: list[str], training: bool
-) -> Task:
-    """The task; a first small batch goes through the model. Raises NnoptError where they do not fit."""
+    made: Batches, module: nn.Module, options: DataOptions, notes: list[str], training: bool
+) -> tuple[Task, Expected]:
+    """The task, and what the model takes after a first small batch went through it.
+
+    Raises NnoptError where they do not fit.
+    """
+    from nnopt_cli.data.opening import class_names, targets_of
+    from nnopt_cli.data.task import Task, check_labels, class_count, empty_classes, find_task
+
+    origin = made.source.origin
+    outputs, expected = first_answer(made, module, made.assembly.expected)
+    targets, whole = targets_of(made)
+    if targets is None:
+        targets = made.first(min(_LOOK, made.batch_size)).target.cpu().numpy()
+    kind = find_task(outputs, targets, None if options.task == "auto" else options.task, origin)
+    names = class_names(made)
+    if kind != "classification":
+        values = int(outputs[0].numel())
+        return Task(kind, values, names if len(names) == values else ()), expected
+    classes = class_count(outputs, targets)
+    counts = check_labels(targets, classes, names, origin)
+    task = Task(kind, classes, names if len(names) <= classes else (), counts if whole else ())
+    if whole and (sentence := empty_classes(task)):
+        if training and options.strict:
+            raise NnoptError(f"{origin}: {sentence}", "Leave --strict out to go on without.")
+        notes.append(sentence)
+    return task, expected
+
+
+def first_answer(made: Batches, module: nn.Module, expected: Expected) -> tuple[Tensor, Expected]:
+    """What the model makes of a first small batch, and what it takes, found on it.
+
+    Raises NnoptError with what the model expects where it does not take the batch.
+    """
     import torch
 
-    from nnopt_cli.data.opening import class_names, targets_of
+    from nnopt_cli.data.expected import shown
     from nnopt_cli.data.outputs import answer
-    from nnopt_cli.data.task import Task, check_labels, class_count, empty_classes, find_task
     from nnopt_cli.model.arch import described
 
-    batch = made.first(min(_LOOK, made.batch_size))
-    expected = made.assembly.expected
+    batch = expected.fed(made.first(min(_LOOK, made.batch_size)))
     expected.check(batch.args, batch.kwargs)
     try:
         with torch.inference_mode():
             outputs = answer(module, batch, expected.batch)
     except NnoptError:
         raise
-    except Exception as error:
-        from nnopt_cli.data.expected import shown
-
-        fed = ", ".join(
-            f"{name}={shown(tensor)}" if name else shown(tensor)
-            for name, tensor in [*(("", each) for each in batch.args), *batch.kwargs.items()]
-        )
+    except Exception as error:  # the user's own code, or PyTorch on a shape that does not fit
+        inputs = [*(("", each) for each in batch.args), *batch.kwargs.items()]
+        fed = ", ".join(f"{name}={shown(tensor)}" if name else shown(tensor) for name, tensor in inputs)
         raise NnoptError(
             f"the model does not take what the data give it ({fed}): {described(error)}",
             "--x names the columns that it is fed; --resize and --crop give images another size.",
         ) from error
-    targets, whole = targets_of(made)
-    if targets is None:
-        targets = batch.target.cpu().numpy()
-    kind = find_task(outputs, targets, None if options.task == "auto" else options.task, made.source.origin)
-    names = class_names(made)
-    if kind != "classification":
-        return Task(kind, int(outputs[0].numel()), names if len(names) == outputs[0].numel() else ())
-    classes = class_count(outputs, targets)
-    counts = check_labels(targets, classes, names, made.source.origin)
-    task = Task(kind, classes, names if len(names) <= classes else (), counts if whole else ())
-    if whole and (sentence := empty_classes(task)):
-        if training and options.strict:
-            raise NnoptError(f"{made.source.origin}: {sentence}", "Leave --strict out to go on without.")
-        notes.append(sentence)
-    return task
+    if any(tensor.dim() == 4 for tensor in (*batch.args, *batch.kwargs.values())):
+        return outputs, _channels_last(batch, module, expected, outputs)
+    return outputs, expected
+
+
+def _channels_last(batch: Batch, module: nn.Module, expected: Expected, outputs: Tensor) -> Expected:
+    """With channels last in memory, where the model computes the same on them: convolutions like that."""
+    import torch
+
+    from nnopt_cli.data.outputs import answer
+
+    other = replace(expected, channels_last=True)
+    try:
+        with torch.inference_mode():
+            again = answer(module, other.fed(batch), expected.batch)
+    except RuntimeError:  # a `view` of what now lies in another order
+        return expected
+    scale = float(outputs.abs().max())
+    same = again.shape == outputs.shape and float((again - outputs).abs().max()) <= 1e-2 * scale
+    return other if same else expected
 
 
 def _gate(chosen: Metric | None, registry: Registry, task: Task) -> tuple[Metric, list[Metric]]:
     every = metrics(registry, task)
     if chosen is not None:
+        if chosen.detail:
+            raise UsageError(
+                f"--metric {chosen.name}: gives one figure for each class, and one has to decide",
+                f"There are: {', '.join(metric.name for metric in every if not metric.detail)}.",
+            )
         if not chosen.fits(task):
             fitting = ", ".join(metric.name for metric in every)
             raise UsageError(f"--metric {chosen.name}: is not for {task.kind}", f"There are: {fitting}.")

@@ -106,7 +106,7 @@ def help_text(info: FieldInfo, seen: Shape, registry: Registry) -> str:
     """The sentence of `--help`, then choices, range and default; markup escaped."""
     aside = []
     if seen.kind and (names := registry.names(seen.kind)):
-        aside.append("|".join(names))
+        aside.append("|".join(names) if len(names) < 5 else ", ".join(names))  # a long one has to wrap
     aside += [limits(info)] if limits(info) else []
     default = "" if extra(info).get("count") else default_text(info)
     aside += [f"default: {default}"] if default else []

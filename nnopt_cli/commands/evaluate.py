@@ -1,0 +1,153 @@
+"""`nnopt evaluate`: how good models are on data, side by side."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context
+from nnopt_cli.errors import NnoptError
+from nnopt_cli.plugin.component import Component, option, plain
+from nnopt_cli.plugin.data import DataOptions
+from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options
+
+if TYPE_CHECKING:
+    from nnopt_cli.data import Contestant, Data, Evaluations
+    from nnopt_cli.model.model import Model
+
+
+class EvaluateOptions(Options):
+    """What is measured."""
+
+    per_class: bool = option(False, help="Also the figures of every class, and which are confused.")
+    dtype: Literal["float32", "float16", "bfloat16"] | None = option(
+        None, help="Compute in this type (16-bit ones by autocast); by default as the model is."
+    )
+
+
+def body(context: Context) -> None:
+    """Open the data for the first model, check that all fit, and run them over it together."""
+    from nnopt_cli.report.evaluation import evaluated
+    from nnopt_cli.report.evaluation_console import render
+
+    start = time.perf_counter()
+    run, wanted = context.run, context[EvaluateOptions]
+    run.device = _device(context[ComputeOptions].device, run.device)
+    models = [_opened(context, Path(text)) for text in context.arguments["model"]]
+    data = context[DataOptions].open(run, models[0])
+    if data.measured.size == 1:
+        raise NnoptError(
+            f"{data.measured.source.origin}: holds one sample, on which nothing can be measured",
+            "Give at least two.",
+        )
+    found = _measured(context, models, data)
+    directions = {metric.name: metric.larger_is_better for metric in data.metrics}
+    record = evaluated(
+        models,
+        found,
+        data.measured,
+        data.task,
+        settings=_settings(context[DataOptions], data),
+        loss=data.loss.spec() if isinstance(data.loss, Component) else str(data.loss),
+        gate=data.gate.name,
+        larger_is_better=directions,
+        notes=[*(note for model in models for note in model.notes), *run.notes],
+        seconds=time.perf_counter() - start,
+        device=run.device if wanted.dtype is None else f"{run.device}, {wanted.dtype}",
+    )
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
+
+
+def _device(asked: str, found: str) -> str:
+    """A CUDA device where there is one and none was named."""
+    import torch
+
+    return "cuda" if asked == "auto" and torch.cuda.is_available() else found
+
+
+def _opened(context: Context, path: Path) -> Model:
+    """A model with what computes it; `--arch` and `--input` are for files that hold weights only."""
+    from nnopt_cli.plugin.opening import load, open_model
+
+    options = context[ModelOptions]
+    alone = load(path, key=options.key)
+    model = alone if alone.rung == "graph" and options.arch is None else None
+    if model is None and alone.rung == "graph" and len(context.arguments["model"]) > 1:
+        model = alone  # beside others that need --arch
+    model = model or open_model(path, options, context.registry)
+    model.require("module")
+    return model
+
+
+def _measured(context: Context, models: list[Model], data: Data) -> Evaluations:
+    """All models over the data, with a progress bar."""
+    import torch
+
+    from nnopt_cli.data import evaluate_all
+    from nnopt_cli.report.progress import counted
+
+    run, wanted = context.run, context[EvaluateOptions]
+    contestants = [_contestant(model, data, run.device) for model in models]
+    metrics = [m for m in data.metrics if wanted.per_class or not m.detail]
+    dtype = None if wanted.dtype in (None, "float32") else getattr(torch, wanted.dtype)
+    with counted(run, "Evaluating", data.measured.size) as tick:
+        return evaluate_all(
+            contestants,
+            data.measured,
+            task=data.task,
+            loss=data.loss,
+            metrics=metrics,
+            device=run.device,
+            dtype=dtype,
+            watch=lambda batch: tick(batch.size),
+        )
+
+
+def _contestant(model: Model, data: Data, device: str) -> Contestant:
+    """A model ready to run. Raises NnoptError where it does not take the data, or gives something else."""
+    from nnopt_cli.data import Contestant
+    from nnopt_cli.data.expected import Expected
+    from nnopt_cli.plugin.data_opening import first_answer
+
+    module = model.module()
+    try:
+        outputs, expected = first_answer(data.measured, module, Expected.of(model, module))
+        classes = outputs.shape[1] if outputs.dim() > 1 else 1
+        if outputs.dim() == 2 and classes != data.task.classes:
+            raise NnoptError(f"it gives {classes} outputs, and the first model {data.task.classes}")
+    except NnoptError as error:
+        raise NnoptError(f"{model.path}: {error.message}", error.hint) from error
+    return Contestant(module.to(device) if device != "cpu" else module, expected)
+
+
+def _settings(options: DataOptions, data: Data) -> list[str]:
+    """What the data were read with, as one reads it."""
+    out = []
+    for key in ("val", "val_split", "rows", "limit", "x", "y", "resize", "crop", "normalize"):
+        value = plain(getattr(options, key))
+        if isinstance(getattr(options, key), Component):
+            value = getattr(options, key).spec()
+        if value not in (None, "", []):
+            shown = ", ".join(value) if isinstance(value, list) else value
+            out.append(f"{key.replace('_', '-')} {shown}")
+    return out
+
+
+COMMAND = CommandSpec(
+    name="evaluate",
+    help="""Measure how good models are on data: loss, metrics, and throughput, side by side.
+
+    The metrics follow from the task: accuracy, top-5, F1, negative log likelihood and calibration error for
+    classes; F1, accuracy and average precision for labels; R², squared and absolute error for values.
+    Several models see the same batches; how far they disagree is shown, too.
+
+    Examples:
+      nnopt evaluate model.pt2 --data test.parquet --normalize imagenet
+      nnopt evaluate model.pt --arch net.py:build --data images/ --resize 256 --crop 224 --per-class
+      nnopt evaluate dense.pt2 pruned.pt2 --data digits:part=test""",
+    panel=LOOK,
+    arguments=(Arg("model", "The models: .pt2 files, or weights with --arch.", multiple=True),),
+    options=(EvaluateOptions, DataOptions, ModelOptions, ComputeOptions),
+    body=body,
+)
