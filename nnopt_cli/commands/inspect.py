@@ -16,6 +16,9 @@ class InspectOptions(Options):
     sort: Literal["file", "name", "size", "sparsity", "norm", "max"] = option(
         "file", help="Order of the tensors: file, name, or the largest size, sparsity, norm or max first."
     )
+    cost: bool = option(
+        False, help="Also count what each layer of the graph costs: parameters, multiply-accumulates, memory."
+    )
     include: tuple[str, ...] = option(
         (), help="Only tensors whose name matches this pattern.", metavar="GLOB"
     )
@@ -36,6 +39,7 @@ def body(context: Context) -> None:
         exclude=wanted.exclude,
         stats=not wanted.headers,
         order=wanted.sort,
+        cost=wanted.cost,
     )
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnopt_cli.report.build import disk_bytes, is_parameter
+from nnopt_cli.report.cost import CostTable, cost_table
 from nnopt_cli.report.record import Row
 from nnopt_cli.report.text import encodable
 
@@ -66,6 +67,7 @@ class Inspection(Row):
     nonfinite: int | None
     rule: str  # how it was decided which weights are prunable
     tensors: list[TensorFigures]
+    cost: CostTable | None = None  # of the graph, where that was asked for
     notes: list[str]
     version: str
 
@@ -78,10 +80,14 @@ def inspect_model(
     exclude: Sequence[str] = (),
     stats: bool = True,
     order: Order = "file",
+    cost: bool = False,
 ) -> Inspection:
     """Look at a model: its headers, and with `stats` one streaming pass over the chosen tensors' data.
 
+    `cost` adds what each layer of the graph costs.
+
     Raises:
+        NnoptError: `cost` of a model without a graph.
         UsageError: a glob of `include` or `exclude` matches no tensor.
         UnreadableError: a file ends inside a tensor's data.
     """
@@ -90,6 +96,8 @@ def inspect_model(
     from nnopt_cli.model.naming import select
     from nnopt_cli.model.stats import measure_all
 
+    if cost:
+        model.require("graph")
     chosen = _chosen(model, include, exclude)
     first = {id(weight): name for name, weight in model.unique().items()}
     origins = list(dict.fromkeys(first[id(model.weights[name])] for name in chosen))
@@ -124,6 +132,7 @@ def inspect_model(
         nonfinite=sum(figures.nonfinite for figures in measured.values()) if stats else None,
         rule=selection.rule,
         tensors=ordered(rows, order),
+        cost=cost_table(model.program()) if cost else None,
         notes=list(model.notes),
         version=__version__,
     )

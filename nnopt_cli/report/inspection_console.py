@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.report import numbers
+from nnopt_cli.report.cost import render_costs
 from nnopt_cli.report.page import Page
 from nnopt_cli.report.settings import described
 from nnopt_cli.report.table import Column
@@ -45,6 +46,8 @@ def render(record: Inspection, console: Console) -> None:
     )
     page.table(_columns(record.tensors, unlike), [_row(page, row, unlike) for row in record.tensors])
     page.prose(record.rule, "dim")
+    if record.cost is not None:
+        render_costs(page, record.cost)
     if record.notes:
         page.heading("Notes")
         for note in record.notes:
