@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.fx import Graph, Node
 
-from nnopt_cli.graph.coupling import Coupling, identity, is_tensor
+from nnopt_cli.graph.coupling import Coupling, identity
 from nnopt_cli.graph.keep import Keep
+from nnopt_cli.graph.recorded import record_sizes
 from nnopt_cli.graph.resize import resize
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ def cut(program: ExportedProgram, coupling: Coupling, keep: Keep) -> ExportedPro
         coupling: its channels.
         keep: which of them stay.
 
-    Raises:
-        RuntimeError: the sizes do not fit together, which is a defect of a rule, never of the model.
+    Whether both compute the same is for `check_cut` to say: a rule may be wrong.
     """
     state, constants = _smaller(program, coupling, keep)
     graph = duplicate(program.graph)
@@ -36,7 +36,7 @@ def cut(program: ExportedProgram, coupling: Coupling, keep: Keep) -> ExportedPro
     for old, new in pairs:
         if new.op == "call_function" and old in coupling.values:
             resize(coupling, keep, old, new)
-    _refresh(program, graph, {**constants, **state}, {new: old for old, new in pairs})
+    record_sizes(graph, coupling, keep, pairs)
     return assemble(program, graph, state, constants)
 
 
@@ -97,37 +97,3 @@ def take(tensor: torch.Tensor, coupling: Coupling, keep: Keep, node: Node) -> to
     if out.shape == tensor.shape:
         return tensor
     return torch.nn.Parameter(out, tensor.requires_grad) if isinstance(tensor, torch.nn.Parameter) else out
-
-
-def _refresh(program: ExportedProgram, graph: Graph, tensors: State, old_of: dict[Node, Node]) -> None:
-    """Recompute the recorded values of all nodes behind a change, with the program's own symbols."""
-    from torch._dispatch.python import enable_python_dispatcher
-
-    targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
-    mode = fake_mode(graph)
-    changed: set[Node] = set()
-    with mode, enable_python_dispatcher(), torch.no_grad():
-        for node in graph.nodes:
-            if node.op == "placeholder":
-                real = tensors.get(targets[node.name] or "")
-                if isinstance(real, torch.Tensor) and real.shape != node.meta["val"].shape:
-                    node.meta["val"] = mode.from_tensor(real, static_shapes=True)
-                    changed.add(node)
-            elif node.op == "call_function" and node in old_of:
-                rewritten = not _same_arguments(node, old_of[node])
-                if rewritten or any(source in changed for source in node.all_input_nodes):
-                    args, kwargs = torch.fx.map_arg((node.args, node.kwargs), lambda n: n.meta["val"])
-                    node.meta["val"] = node.target(*args, **kwargs)
-                    changed.add(node)
-
-
-def fake_mode(graph: Graph) -> Any:
-    """The fake-tensor mode that a graph's recorded values belong to."""
-    return next(node.meta["val"].fake_mode for node in graph.nodes if is_tensor(node))
-
-
-def _same_arguments(new: Node, old: Node) -> bool:
-    if new.target is not old.target:
-        return False
-    named = [torch.fx.map_arg((n.args, n.kwargs), lambda source: source.name) for n in (new, old)]
-    return bool(named[0] == named[1])
