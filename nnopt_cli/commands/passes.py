@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context
-from nnopt_cli.errors import NnoptError
+from nnopt_cli.errors import GATE_MISSED, NnoptError
 from nnopt_cli.plugin.component import Component
 from nnopt_cli.plugin.kinds import Pass
 from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, OutputOptions
@@ -42,7 +42,7 @@ def _command(cls: type[Pass]) -> CommandSpec:
     )
 
 
-def run_pass(cls: type[Pass], context: Context) -> None:
+def run_pass(cls: type[Pass], context: Context) -> int:
     """Run one pass on one file, and report what it did."""
     from nnopt_cli.model.io import save
     from nnopt_cli.plugin.opening import open_model
@@ -82,6 +82,7 @@ def run_pass(cls: type[Pass], context: Context) -> None:
         measured=measured,
     )
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose))
+    return GATE_MISSED if run.gate_missed else 0
 
 
 def default_output(source: Path, word: str, suffix: str | None = None) -> Path:

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from nnopt_cli.graph import Coupling, Stopwatch
+    from nnopt_plugins.prune.judge import Judge
     from nnopt_plugins.prune.plan import Classes
 
-Kind = Literal["sparsity", "params", "macs", "speedup"]
+Kind = Literal["sparsity", "params", "macs", "speedup", "max-drop"]
 _TIMED_STEPS = 5  # bisections of a measured budget: each is a cut and a timing
 
 
@@ -26,11 +27,12 @@ class Budget:
 
     Attributes:
         kind: what is budgeted.
-        value: the share of units to remove, the share of parameters or MACs to keep, or how many times
-            faster to become.
+        value: the share of units to remove, the share of parameters or MACs to keep, how many times
+            faster to become, or how much of the metric may be lost.
         scope: over what scores compete.
         round_to: widths are multiples of this.
         whole: parameters or MACs of the model before its first step.
+        judge: the metric of a program, larger for better, where that is asked for.
         watch: times a program against the model as it was before its first step, where that is asked for.
     """
 
@@ -40,11 +42,14 @@ class Budget:
     round_to: int = 1
     whole: float | None = None
     watch: Stopwatch | None = None
+    judge: Judge | None = None
 
     def part(self, number: int, of: int) -> Budget:
         """The budget of the `number`th of `of` steps towards it, each by the same factor."""
         if self.kind == "sparsity":
             return replace(self, value=partial_share(self.value, number, of))
+        if self.kind == "max-drop":
+            return replace(self, value=self.value * number / of)
         return replace(self, value=self.value ** (number / of))
 
     def begun(self, program: ExportedProgram) -> Budget:
@@ -60,13 +65,16 @@ class Budget:
         from nnopt_cli.graph import Keep, costs
 
         if self.kind == "sparsity":
-            return self._plan(ranked, self.value)
+            return self.plan(ranked, self.value)
         if self.kind == "speedup":
             return self._until_fast(program, coupling, ranked)
+        if self.kind == "max-drop":
+            assert self.judge is not None
+            return self.plan(ranked, self.judge.largest(self, program, coupling, ranked))
         assert self.whole is not None
 
         def left(share: float) -> float:
-            keep = Keep(coupling, self._plan(ranked, share))
+            keep = Keep(coupling, self.plan(ranked, share))
             return _cost(self.kind, costs(program, 1, coupling, keep)) / (self.whole or 1.0)
 
         share = search(lambda s: left(s) <= self.value)
@@ -76,9 +84,10 @@ class Budget:
                 f"{left(1.0):.1%} of the {'parameters' if self.kind == 'params' else 'MACs'} remain",
                 "Ask for less, or let more layers be pruned (--include, --exclude).",
             )
-        return self._plan(ranked, share)
+        return self.plan(ranked, share)
 
-    def _plan(self, ranked: Sequence[Ranked], share: float) -> Classes:
+    def plan(self, ranked: Sequence[Ranked], share: float) -> Classes:
+        """The units that go at a share."""
         return plan(ranked, share, self.scope, self.round_to)
 
     def _until_fast(self, program: ExportedProgram, coupling: Coupling, ranked: Sequence[Ranked]) -> Classes:
@@ -89,7 +98,7 @@ class Budget:
         assert watch is not None
 
         def fast(share: float) -> bool:
-            small = cut(program, coupling, Keep(coupling, self._plan(ranked, share)))
+            small = cut(program, coupling, Keep(coupling, self.plan(ranked, share)))
             dense, now = watch.against(small)
             return dense.median >= self.value * now.median
 
@@ -99,7 +108,7 @@ class Budget:
                 f"--speedup {self.value:g} cannot be met on this machine, even with one unit per group left",
                 "Ask for less, or let more layers be pruned (--include, --exclude).",
             )
-        return self._plan(ranked, share)
+        return self.plan(ranked, share)
 
 
 def partial_share(share: float, number: int, of: int) -> float:

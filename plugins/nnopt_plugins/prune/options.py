@@ -24,6 +24,16 @@ class StructureBudget(BaseModel):
         metavar="FACTOR",
         pattern=r"^\d+(\.\d+)?x?$",
     )
+    max_drop: str | None = option(
+        None,
+        help="On a graph, with --data: remove as much as leaves the metric no more than this below: 1%, 0.01.",
+        metavar="DROP",
+        pattern=r"^(\d+(\.\d+)?%|0?\.\d+|0)$",
+    )
+    keep_best: bool = option(
+        False,
+        help="Where --max-drop cannot be met: write what comes nearest to it (exit code 4 all the same).",
+    )
     latency: bool = option(
         False, help="On a graph: measure latency before and after, one sample on one thread in ONNX Runtime."
     )
@@ -31,6 +41,11 @@ class StructureBudget(BaseModel):
     steps: int = option(
         1, help="On a graph: reach the budget in this many cuts, scored anew each time.", ge=1
     )
+
+    def allowed_drop(self) -> float:
+        """`--max-drop` as a number."""
+        text = self.max_drop or "0"
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
 
     def check_unused(self, granularity: str) -> None:
         """Raise UsageError where one of these is given for a granularity that is not a graph's."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from nnopt_cli import NnoptError, Structure, UsageError, match
 from nnopt_plugins.prune.budget import Budget, partial_share
+from nnopt_plugins.prune.judge import Judge
 from nnopt_plugins.prune.plan import Ranked
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ def prune_structure(method: Prune, model: Model, run: Run) -> Model:
     program, data = model.program(), _data(method, model, run)
     with TemporaryDirectory(prefix="nnopt-") as folder:
         watch = _stopwatch(method, budget, program, Path(folder))
+        if budget.kind == "max-drop" and data is not None:
+            budget = replace(budget, judge=Judge(program, data, run, method.keep_best))
         if isinstance(method.granularity, Structure):
             small = _prune_units(method, method.granularity, replace(budget, watch=watch), model, data, run)
         else:
@@ -151,18 +154,25 @@ def read_budget(method: Prune) -> Budget:
         named.append(Budget("macs", method.macs, scope, method.round_to))
     if method.speedup is not None:
         named.append(Budget("speedup", float(method.speedup.rstrip("x")), scope, method.round_to))
+    if method.max_drop is not None:
+        named.append(Budget("max-drop", method.allowed_drop(), scope, method.round_to))
     if not named and method.sparsity:
         return Budget("sparsity", 0.0, scope, method.round_to)  # only what the patterns name
     if len(named) != 1:
         what = method.granularity.name
         raise UsageError(
-            f"--granularity {what} needs exactly one of --sparsity, --params, --macs and --speedup",
+            f"--granularity {what} needs exactly one of --sparsity, --params, --macs, --speedup, --max-drop",
             f"For example --sparsity 0.5 removes half of the {what}s.",
         )
-    if named[0].kind == "speedup" and not isinstance(method.granularity, Structure):
+    kind = named[0].kind
+    if kind in ("speedup", "max-drop") and not isinstance(method.granularity, Structure):
         raise UsageError(
-            "--speedup does not go with --granularity layer", "Use --sparsity, --params or --macs."
+            f"--{kind} does not go with --granularity layer", "Use --sparsity, --params or --macs."
         )
+    if kind == "max-drop" and method.data is None:
+        raise UsageError("--max-drop needs data to measure on", "Add --data FILE.")
+    if method.keep_best and kind != "max-drop":
+        raise UsageError("--keep-best goes with --max-drop only")
     return named[0]
 
 

@@ -231,10 +231,12 @@ def test_a_pruned_model_is_pruned_again_and_trains(opened: Open) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({}, "exactly one of --sparsity, --params, --macs and --speedup"),
+        ({}, "exactly one of --sparsity, --params, --macs, --speedup, --max-drop"),
         ({"sparsity": 0.5, "macs": 0.5}, "exactly one of"),
         ({"params": 0.5, "macs": 0.5}, "exactly one of"),
         ({"speedup": "1x"}, "is no speedup"),
+        ({"max_drop": "1%"}, "--max-drop needs data"),
+        ({"sparsity": 0.5, "keep_best": True}, "goes with --max-drop only"),
         ({"sparsity": 0.5, "include": ("stm.*",)}, "Did you mean"),
         ({"sparsity": "a9.*=0.5"}, "matches no tensor"),
         ({"speedup": "2x", "granularity": Layer()}, "does not go with --granularity layer"),
@@ -419,3 +421,35 @@ class TestWithData:
             pruned(opened(Residual), sparsity=0.5, criterion=Taylor())
         with pytest.raises(UsageError, match="scores channels and heads"):
             Prune(sparsity=0.5, criterion=Taylor()).run(opened(Residual), quiet())
+
+    @pytest.fixture
+    def asked(self, table: Path, tmp_path: Path) -> list[object]:
+        """A network with eight dead channels of twelve in one layer, and labels that it gets all right."""
+        net = made(Residual)
+        with torch.no_grad():
+            net.n1.weight[4:] = 0
+            net.n1.bias[4:] = 0
+            images = torch.from_numpy(np.load(table)["x"])
+            net.head.bias -= net(images).mean(0)  # else all are of one class
+            np.savez(table, x=images.numpy(), y=net(images).argmax(1).numpy())
+        torch.save(net.state_dict(), tmp_path / "net.pt")
+        asked = ["prune", tmp_path / "net.pt", "--arch", f"{NETS}:Residual", "--input", "3x8x8"]
+        return [*asked, "--data", table, "--criterion", "bn-scale", "--granularity", "channel"]
+
+    def test_as_much_goes_as_the_metric_allows(self, asked: list[object]) -> None:
+        result = run_command(*asked, "--include", "a1.*", "--max-drop", "0", "--json")
+        assert result.code == 0, result.stderr
+        shrunk = result.json["shrunk"]
+        assert shrunk["metric"] == [1, 1]
+        assert shrunk["widths"][0]["after"] <= 4
+        assert any("chosen on the rows" in note for note in result.json["notes"])
+
+    def test_a_gate_that_is_missed(self, asked: list[object], tmp_path: Path) -> None:
+        asked += ["--include", "stem.*", "--max-drop", "0", "--round-to", "2", "--criterion", "random"]
+        result = run_command(*asked)
+        assert result.code == 4, result.stdout
+        assert "even the smallest cut lowers accuracy" in result.stderr
+        assert not (tmp_path / "net.pruned.pt2").exists()
+        result = run_command(*asked, "--keep-best")
+        assert result.code == 4
+        assert (tmp_path / "net.pruned.pt2").exists()
