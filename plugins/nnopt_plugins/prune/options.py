@@ -26,7 +26,7 @@ class StructureBudget(BaseModel):
     )
     max_drop: str | None = option(
         None,
-        help="On a graph, with --data: remove as much as leaves the metric no more than this below: 1%, 0.01.",
+        help="On a graph, with --data: remove as much as lowers the metric by no more than this: 1%, 0.01.",
         metavar="DROP",
         pattern=r"^(\d+(\.\d+)?%|0?\.\d+|0)$",
     )
