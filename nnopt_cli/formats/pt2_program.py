@@ -118,7 +118,13 @@ def _calls(value: Any, trees: Trees) -> list[dict[str, Any]]:
         if signature is None:
             return {"fqn": fqn, "signature": None}
         call = _part(item, "signature", CALL)
-        call["in_spec"] = _part(call, "in_spec", trees.inputs)
+        count, keywords = _part(call, "in_spec", trees.parameters)
+        names = call["forward_arg_names"]
+        if names is None or len(names) != count + len(keywords):
+            names, call["forward_arg_names"] = [f"arg_{i}" for i in range(count)] + keywords, None
+        if len(set(names)) != len(names):
+            raise RefusedError(f"two of its inputs have the same name: {show(names)}").under(".signature")
+        call["in_spec"] = _part(call, "in_spec", trees.any)
         call["out_spec"] = _part(call, "out_spec", trees.any)
         return {"fqn": fqn, "signature": call}
 

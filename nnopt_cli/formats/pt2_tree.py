@@ -31,16 +31,14 @@ class Trees:
     def __init__(self) -> None:
         self.replaced: dict[str, str] = {}
 
-    def inputs(self, value: Any) -> str:
-        """What a program is called with: a tuple of a tuple and a dict of keywords."""
+    def parameters(self, value: Any) -> tuple[int, list[str]]:
+        """How many positional arguments a program takes, and which keywords."""
         tree = self._parsed(value)
         parts = tree["children_spec"]
         kinds = [part["type"] for part in parts]
         if tree["type"] != "builtins.tuple" or kinds != ["builtins.tuple", "builtins.dict"]:
             raise RefusedError("it is not a tuple of positional arguments and a dict of keywords")
-        for key in json.loads(parts[1]["context"]):
-            name(key)
-        return _printed(tree)
+        return len(parts[0]["children_spec"]), [name(key) for key in json.loads(parts[1]["context"])]
 
     def any(self, value: Any) -> str:
         """Any nested structure."""

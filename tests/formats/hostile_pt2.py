@@ -418,6 +418,16 @@ def keyword_name(tree, canary):
     call["in_spec"] = json.dumps([1, spec])
 
 
+@in_program("two of its inputs have the same name")
+def repeated_argument(tree, canary):
+    call = tree["graph_module"]["module_call_graph"][0]["signature"]
+    leaf = {"type": None, "context": None, "children_spec": []}
+    words = {"type": "builtins.dict", "context": json.dumps(["arg_0"]), "children_spec": [leaf]}
+    pair = {"type": "builtins.tuple", "context": "null", "children_spec": [leaf]}
+    spec = {"type": "builtins.tuple", "context": "null", "children_spec": [pair, words]}
+    call |= {"in_spec": json.dumps([1, spec]), "forward_arg_names": None}
+
+
 @in_program("means something in Python or PyTorch")
 def shadowing_name(tree, canary):
     rename(tree, "x", "torch")
