@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from nnopt_cli import __version__
-from nnopt_cli.commands import bench, compare, convert, env, evaluate, plugins
+from nnopt_cli.commands import analyze, bench, compare, convert, env, evaluate, plugins
 from nnopt_cli.commands import inspect as inspect_command
 from nnopt_cli.commands.common import Arg, CommandSpec, Context, make_run
 from nnopt_cli.commands.helptext import first_sentence, help_of
@@ -30,6 +30,7 @@ COMMANDS = (
     inspect_command.COMMAND,
     compare.COMMAND,
     evaluate.COMMAND,
+    analyze.COMMAND,
     bench.COMMAND,
     plugins.COMMAND,
     env.COMMAND,

@@ -1,0 +1,121 @@
+"""`nnopt analyze`: which layers a metric depends on."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from pydantic import field_validator
+
+from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context
+from nnopt_cli.errors import NnoptError
+from nnopt_cli.plugin.component import option
+from nnopt_cli.plugin.data import DataOptions
+from nnopt_cli.plugin.kinds import Criterion
+from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from nnopt_cli.data import Data
+    from nnopt_cli.graph import Coupling, Evidence
+    from nnopt_cli.run import Run
+
+
+class AnalyzeOptions(Options):
+    """What is tried."""
+
+    criterion: Criterion | None = option(None, help="How importance is scored; magnitude if left out.")
+    ratios: str = option(
+        "0.25,0.5,0.75",
+        help="Which fractions of a group's units to remove, with commas between.",
+        metavar="FRACTION,…",
+    )
+
+    @field_validator("ratios")
+    @classmethod
+    def _fractions(cls, text: str) -> str:
+        for part in text.split(","):
+            if not 0 < float(part) < 1:
+                raise ValueError("each must be between 0 and 1")
+        return text
+
+
+def body(context: Context) -> None:
+    """Prune each group alone, measure, and show what the metric loses."""
+    from nnopt_cli import __version__
+    from nnopt_cli.data import score
+    from nnopt_cli.graph import analyse
+    from nnopt_cli.graph.sensitivity import sensitivity
+    from nnopt_cli.plugin.opening import open_model
+    from nnopt_cli.report.analysis import Analysis, GroupSensitivity, render
+
+    start = time.perf_counter()
+    run, wanted = context.run, context[AnalyzeOptions]
+    model = open_model(context.path("model"), context[ModelOptions], context.registry)
+    model.require("graph")
+    data = context[DataOptions].open(run, model)
+    criterion = wanted.criterion or context.registry.build("criterion", "magnitude")
+    assert isinstance(criterion, Criterion)
+    program, ratios = model.program(), [float(part) for part in wanted.ratios.split(",")]
+    coupling = analyse(program)
+    sign = 1 if data.gate.larger_is_better else -1
+    dense = score(program, data, run)
+    evidence = _evidence(program, coupling, criterion, data, run)
+    found = [
+        GroupSensitivity(
+            layer=group.name,
+            units=len(group.classes),
+            heads=group.heads,
+            metric=[sign * value for value in values],
+            loses=dense - min(values),
+        )
+        for group, values in sensitivity(
+            program, coupling, evidence, criterion.score_units, ratios, lambda each: score(each, data, run)
+        )
+    ]
+    if not found:
+        raise NnoptError(f"{model.path}: the graph has no group of channels or heads that can go")
+    record = Analysis(
+        model=str(model.path),
+        metric=data.gate.name,
+        larger_is_better=data.gate.larger_is_better,
+        dense=sign * dense,
+        samples=data.measured.size or 0,
+        criterion=criterion.spec(),
+        ratios=ratios,
+        groups=found,
+        notes=[*model.notes, *run.notes],
+        seconds=time.perf_counter() - start,
+        version=__version__,
+    )
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
+
+
+def _evidence(
+    program: ExportedProgram, coupling: Coupling, criterion: Criterion, data: Data, run: Run
+) -> Evidence:
+    from nnopt_cli.data import activations, gradients
+    from nnopt_cli.graph import Evidence
+
+    weights = {**program.constants, **program.state_dict}
+    if not criterion.needs_data:
+        return Evidence(weights, seed=run.seed)
+    means, squares = gradients(program, data.plain, data.loss, run)
+    return Evidence(weights, means, squares, activations(program, coupling, data.plain, run), run.seed)
+
+
+COMMAND = CommandSpec(
+    name="analyze",
+    help="""Show which layers a metric depends on: each group of channels or heads is pruned alone.
+
+    What loses little can be pruned harder: `nnopt prune --sparsity 0.5 --sparsity 'layer4.*=0.8'`.
+
+    Examples:
+      nnopt analyze model.pt2 --data val.parquet --limit 1000
+      nnopt analyze model.pt2 --data val.npz --ratios 0.5,0.9 --criterion taylor""",
+    panel=LOOK,
+    arguments=(Arg("model", "The model: a .pt2, or weights with --arch and --input."),),
+    options=(AnalyzeOptions, ModelOptions, DataOptions, ComputeOptions),
+    body=body,
+)
