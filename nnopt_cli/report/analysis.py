@@ -11,6 +11,7 @@ from nnopt_cli.report.table import Column
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.text import Text
 
 
 class GroupSensitivity(Row):
@@ -55,7 +56,7 @@ def render(record: Analysis, console: Console) -> None:
         *(Column(f"{ratio:.0%} gone") for ratio in record.ratios),
         Column("loses", align="left", drop=1),
     )
-    rows = [
+    rows: list[tuple[str | Text, ...]] = [
         (
             group.layer,
             numbers.count(group.units),
