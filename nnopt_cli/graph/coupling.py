@@ -15,6 +15,7 @@ import torch
 from torch.fx import Node
 
 from nnopt_cli.graph.labels import Array, Dim, Labels, Value
+from nnopt_cli.graph.parts import idle
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -78,13 +79,14 @@ def analyse(program: ExportedProgram) -> Coupling:
     targets = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
     tensors = {**program.constants, **program.state_dict}
     tied: dict[object, Value] = {}
+    unused = idle(program.graph)
     for node in program.graph.nodes:
         if node.op == "placeholder" and is_tensor(node):
             name = targets[node.name]
             _enter(coupling, node, name)
             if isinstance(tensor := tensors.get(name or ""), torch.Tensor):
                 coupling.values[node] = tied.setdefault(identity(tensor), coupling.value(node))
-        elif node.op == "call_function":
+        elif node.op == "call_function" and node not in unused:
             apply(coupling, node)
         elif node.op == "output":
             for result in node.all_input_nodes:

@@ -6,11 +6,12 @@ import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.fx import Graph, Node
+from torch.fx import Graph, GraphModule, Node
+from torch.nn import Module
 
 from nnopt_cli.graph.coupling import Coupling, identity
 from nnopt_cli.graph.keep import Keep
-from nnopt_cli.graph.recorded import record_sizes
+from nnopt_cli.graph.recorded import fake_mode, record_sizes
 from nnopt_cli.graph.resize import resize
 
 if TYPE_CHECKING:
@@ -31,13 +32,25 @@ def cut(program: ExportedProgram, coupling: Coupling, keep: Keep) -> ExportedPro
     Whether both compute the same is for `check_cut` to say: a rule may be wrong.
     """
     state, constants = _smaller(program, coupling, keep)
-    graph = duplicate(program.graph)
-    pairs = list(zip(program.graph.nodes, graph.nodes, strict=True))
+    root, graph = _cut_graph(program.graph, coupling, keep, fake_mode(program.graph))
+    return assemble(program, graph, state, constants, root=root)
+
+
+def _cut_graph(graph: Graph, coupling: Coupling, keep: Keep, mode: Any) -> tuple[Module, Graph]:
+    """A smaller copy, and a module that holds what it refers to: its parts, cut likewise."""
+    out, root = duplicate(graph), Module()
+    pairs = list(zip(graph.nodes, out.nodes, strict=True))
     for old, new in pairs:
-        if new.op == "call_function" and old in coupling.values:
+        if old.op == "get_attr":
+            part = getattr(graph.owning_module, old.target)
+            if isinstance(part, GraphModule):
+                part = GraphModule(*_cut_graph(part.graph, coupling, keep, mode))
+            setattr(root, old.target, part)
+        elif old.op == "call_function" and old in coupling.values:
             resize(coupling, keep, old, new)
-    record_sizes(graph, coupling, keep, pairs)
-    return assemble(program, graph, state, constants)
+    record_sizes(mode, coupling, keep, pairs)
+    out.eliminate_dead_code()  # what nothing uses was not looked at
+    return root, out
 
 
 def duplicate(graph: Graph) -> Graph:
@@ -54,12 +67,13 @@ def assemble(
     state: State,
     constants: State,
     signature: ExportGraphSignature | None = None,
+    root: Module | None = None,
 ) -> ExportedProgram:
-    """`program` with another graph, other tensors, and if need be another signature."""
+    """`program` with another graph, other tensors, and if need be another signature or other parts."""
     from torch.export import ExportedProgram
 
     return ExportedProgram(
-        root=program.graph_module,
+        root=root or program.graph_module,
         graph=graph,
         graph_signature=signature or copy.deepcopy(program.graph_signature),
         state_dict=state,

@@ -23,19 +23,19 @@ def fake_mode(graph: Graph) -> Any:
     return next(node.meta["val"].fake_mode for node in graph.nodes if is_tensor(node))
 
 
-def record_sizes(graph: Graph, coupling: Coupling, keep: Keep, pairs: Iterable[tuple[Node, Node]]) -> None:
-    """Give every node of `graph` the sizes that `keep` leaves.
+def record_sizes(mode: Any, coupling: Coupling, keep: Keep, pairs: Iterable[tuple[Node, Node]]) -> None:
+    """Give the copies of nodes the sizes that `keep` leaves.
 
     Args:
-        graph: the copy that is cut.
+        mode: the fake-tensor mode of the graph.
         coupling: the channels of the original.
         keep: which of them stay.
         pairs: every node of the original with its copy.
     """
     made: dict[object, Tensor] = {}
-    with fake_mode(graph), torch.no_grad():
+    with mode, torch.no_grad():
         for old, new in pairs:
-            if old in coupling.values and "val" in new.meta:
+            if coupling.values.get(old) is not None and "val" in new.meta:
                 new.meta["val"] = _resized(keep, coupling.values[old], new.meta["val"], made)
 
 

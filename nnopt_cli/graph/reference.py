@@ -19,6 +19,7 @@ from torch.utils import _pytree as pytree
 from nnopt_cli.graph.coupling import Coupling
 from nnopt_cli.graph.keep import Keep
 from nnopt_cli.graph.labels import Array
+from nnopt_cli.graph.parts import part_of
 from nnopt_cli.graph.rules.base import argument, operator_name
 
 if TYPE_CHECKING:
@@ -100,20 +101,20 @@ class _Cast(Interpreter):
         name = operator_name(n)
         if name == "_assert_tensor_metadata":
             return None  # it names the type that the graph was exported in
-        if name in _DROPOUTS:
-            result = self.env[n.args[0]]  # type: ignore[index]
+        inner = part_of(n)
+        if inner is not None:  # without its own say on gradients and types
+            part, operands = inner
+            result = self.within(part).run(*(self.env[operand] for operand in operands))
         else:
-            result = self._wrapped(n) if name.startswith("wrap_with_") else self.compute(n)
+            result = self.env[n.args[0]] if name in _DROPOUTS else self.compute(n)  # type: ignore[index]
         result = self.finish(n, pytree.tree_map_only(Tensor, self._typed, result))
         if self._watch is not None:
             self._watch(n, self.seen(n, result))
         return result
 
-    def _wrapped(self, node: Node) -> Any:
-        """A part of the graph that runs without gradients or autocast: here without that distinction."""
-        args, _ = self.fetch_args_kwargs_from_env(node)
-        at = next(i for i, arg in enumerate(args) if isinstance(arg, GraphModule))
-        return _Cast(args[at], self._dtype, None).run(*args[at + 1 :])
+    def within(self, part: GraphModule) -> _Cast:
+        """What runs a part of the graph."""
+        return _Cast(part, self._dtype, None)
 
     def compute(self, node: Node) -> Any:
         """The operator's own result."""
@@ -175,6 +176,9 @@ class _Masked(_Cast):
             args = (args[0], list(args[0].shape[-len(args[1]) :]), *args[2:])
         result = node.target(*self.named(args), **self.named(kwargs))  # type: ignore[operator]
         return self._over_kept(node, result, self._spread)
+
+    def within(self, part: GraphModule) -> _Cast:
+        return _Masked(part, self._dtype, None, self._coupling, self._keep)
 
     def finish(self, node: Node, result: Any) -> Any:
         return self._over_kept(node, result, self._zeroed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 from nnopt_cli.graph.coupling import Coupling, Frozen
+from nnopt_cli.graph.parts import idle, part_of
 from nnopt_cli.graph.rules import contract, elementwise, layout, normalise, recurrent, reshape, space
 from nnopt_cli.graph.rules.base import Rule, Table, UnknownFormError, operator_name
 
@@ -27,6 +29,9 @@ def apply(coupling: Coupling, node: Node) -> None:
     result = node.meta.get("val")
     if not isinstance(result, torch.Tensor | tuple | list):
         return  # a size or another number
+    if (inner := part_of(node)) is not None:
+        coupling.values[node] = _within(coupling, *inner)
+        return
     rule = rule_for(node)
     why = "no rule"
     if rule is not None:
@@ -44,6 +49,21 @@ def apply(coupling: Coupling, node: Node) -> None:
     for source in node.all_input_nodes:
         coupling.freeze(source)
     coupling.values[node] = _unlabelled(result)
+
+
+def _within(coupling: Coupling, part: GraphModule, operands: Sequence[Node]) -> Any:
+    """The same for all operators of a part."""
+    entries = [node for node in part.graph.nodes if node.op == "placeholder"]
+    for entry, operand in zip(entries, operands, strict=True):
+        coupling.values[entry] = coupling.values.get(operand)
+    unused = idle(part.graph)
+    for node in part.graph.nodes:
+        if node.op == "call_function" and node not in unused:
+            apply(coupling, node)
+    results = next(iter(reversed(part.graph.nodes))).args[0]
+    if isinstance(results, Node):
+        return coupling.values[results]
+    return [coupling.values.get(result, []) for result in results]
 
 
 def rule_for(node: Node) -> Rule | None:
