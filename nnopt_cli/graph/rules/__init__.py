@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from nnopt_cli.graph.coupling import Coupling, Frozen
 from nnopt_cli.graph.parts import idle, part_of
-from nnopt_cli.graph.rules import contract, elementwise, layout, normalise, recurrent, reshape, space
+from nnopt_cli.graph.rules import contract, elementwise, layout, lookup, normalise, recurrent, reshape, space
 from nnopt_cli.graph.rules.base import Rule, Table, UnknownFormError, operator_name
 
 RULES: Table = {
@@ -19,6 +19,7 @@ RULES: Table = {
     **normalise.RULES,
     **space.RULES,
     **layout.RULES,
+    **lookup.RULES,
     **reshape.RULES,
     **recurrent.RULES,
 }

@@ -36,6 +36,20 @@ RULES: Table = {}
         "masked_fill",
         "where",
     ),
+    # spelt otherwise, and not tagged as working on elements
+    *(
+        "multiply",
+        "subtract",
+        "divide",
+        "true_divide",
+        "floor_divide",
+        "negative",
+        "absolute",
+        "fix",
+        "square",
+    ),
+    *("__or__", "__and__", "__xor__", "greater", "less", "greater_equal", "less_equal", "not_equal"),
+    *("special_expit", "arctan2", "float_power", "polar", "complex", "real", "imag", "conj", "resolve_conj"),
     *("log_sigmoid", "hardsigmoid", "hardswish", "mish", "rsub", "cumsum", "softmax", "log_softmax"),
     *("_softmax", "_log_softmax", "_safe_softmax", "logcumsumexp", "rrelu"),
 )
@@ -61,13 +75,28 @@ def prelu(coupling: Coupling, node: Node) -> Value:
 
 
 @register(
-    RULES, "mean", "sum", "amax", "amin", "var", "std", "linalg_vector_norm", "logsumexp", "prod", "any"
+    RULES,
+    "mean",
+    "sum",
+    "amax",
+    "amin",
+    "var",
+    "std",
+    "linalg_vector_norm",
+    "logsumexp",
+    "prod",
+    "any",
+    "norm",
+    "all",
+    "nansum",
+    "nanmean",
 )
 def reduction(coupling: Coupling, node: Node) -> Value:
     """The dimensions that are not reduced keep their channels; a statistic is one over what stays."""
     x = coupling.value(node.args[0])
     name = operator_name(node)
-    over = set(axes(argument(node, 2 if name == "linalg_vector_norm" else 1, "dim"), len(x)))
+    at = 2 if name in ("linalg_vector_norm", "norm") else 1
+    over = set(axes(argument(node, at, "dim"), len(x)))
     kept: Value = [None if axis in over else dim for axis, dim in enumerate(x)]
     if len(sizes(node)) == len(x):  # keepdim
         return kept

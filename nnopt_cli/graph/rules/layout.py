@@ -253,36 +253,44 @@ def roll(coupling: Coupling, node: Node) -> Value:
     return x
 
 
-@register(RULES, "embedding")
-def embedding(coupling: Coupling, node: Node) -> Value:
-    """Rows are looked up by number, so all stay; columns are channels."""
-    table, index = coupling.value(node.args[0]), node.args[1]
-    coupling.labels.freeze(table[0])
-    coupling.freeze(index)  # type: ignore[arg-type]
-    return [*[None] * len(sizes(index)), table[1]]
-
-
-@register(RULES, "index", "_unsafe_index")
-def index_(coupling: Coupling, node: Node) -> Value:
-    """Indices computed elsewhere: the axes they point into stay whole, and so do they."""
+@register(RULES, "tril", "triu")
+def triangle(coupling: Coupling, node: Node) -> Value:
+    """The last two dimensions are positions, held against each other."""
     x = coupling.value(node.args[0])
-    where: Any = node.args[1]
-    at = [axis for axis, index in enumerate(where) if index is not None]
-    for axis in at:
-        coupling.freeze(where[axis])
-        coupling.labels.freeze(x[axis])
-    rank = len(sizes(node)) - (len(x) - len(at))
-    if at != list(range(at[0], at[-1] + 1)):  # indices that are apart come first
-        return [*[None] * rank, *[dim for axis, dim in enumerate(x) if axis not in at]]
-    return [*x[: at[0]], *[None] * rank, *x[at[-1] + 1 :]]
+    for dim in x[-2:]:
+        coupling.labels.freeze(dim)
+    return [*x[:-2], None, None]
 
 
-@register(RULES, "index_select")
-def index_select(coupling: Coupling, node: Node) -> Value:
-    """Like `index`, along one axis."""
+@register(RULES, "view_as_real")
+def view_as_real(coupling: Coupling, node: Node) -> Value:
+    """A last dimension for the real and the imaginary part."""
+    return [*coupling.value(node.args[0]), None]
+
+
+@register(RULES, "view_as_complex")
+def view_as_complex(coupling: Coupling, node: Node) -> Value:
+    """The last dimension becomes the real and the imaginary part."""
+    x = coupling.value(node.args[0])
+    coupling.labels.freeze(x[-1])
+    return list(x[:-1])
+
+
+@register(RULES, "unfold")
+def unfold(coupling: Coupling, node: Node) -> Value:
+    """Windows along an axis, which stays whole; their size comes last."""
     x = list(coupling.value(node.args[0]))
-    at = argument(node, 1, "dim") % len(x)
-    coupling.freeze(argument(node, 2, "index"))
+    at = argument(node, 1, "dimension") % len(x)
     coupling.labels.freeze(x[at])
     x[at] = None
-    return x
+    return [*x, None]
+
+
+@register(RULES, "diagonal")
+def diagonal(coupling: Coupling, node: Node) -> Value:
+    """Two axes are read together; what is left of them comes last."""
+    x = coupling.value(node.args[0])
+    pair = {argument(node, 2, "dim1", 0) % len(x), argument(node, 3, "dim2", 1) % len(x)}
+    for axis in pair:
+        coupling.labels.freeze(x[axis])
+    return [*(dim for axis, dim in enumerate(x) if axis not in pair), None]
