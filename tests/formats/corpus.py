@@ -517,8 +517,7 @@ def build(folder: Path) -> dict[str, Path]:
 
 
 def main(paths: list[str]) -> None:
-    import resource
-
+    from nnopt_cli.commands.passes import peak_memory
     from nnopt_cli.errors import NnoptError
     from nnopt_cli.formats.read import read
 
@@ -530,12 +529,7 @@ def main(paths: list[str]) -> None:
         except NnoptError as error:
             said = (error.exit_code, type(error).__name__, str(error))
         print(json.dumps({"said": said, "seconds": time.process_time() - start}))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        json.dumps(
-            {"peak": peak * (1 if sys.platform == "darwin" else 1024), "torch": "torch" in sys.modules}
-        )
-    )
+    print(json.dumps({"peak": peak_memory(), "torch": "torch" in sys.modules}))
 
 
 if __name__ == "__main__":

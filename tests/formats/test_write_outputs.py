@@ -216,8 +216,9 @@ def test_a_companion_that_is_gone_is_said_and_leaves_nothing(tmp_path):
 
 
 MEASURE = """
-import resource, sys
+import sys
 from pathlib import Path
+from nnopt_cli.commands.passes import peak_memory
 from nnopt_cli.formats.checkpoint import Checkpoint, Container
 from nnopt_cli.formats.dtypes import DTYPES
 from nnopt_cli.formats.weight import FileWeight, InputFile
@@ -237,10 +238,9 @@ for i in range(count):
     weights[w.name] = w.edited(Nothing())
 source = Checkpoint(weights, Container(path, sys.argv[3], (path,)))
 out = None if len(sys.argv) < 5 else Path(sys.argv[4])
-base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+base = peak_memory()
 write(source, out, record=lambda t: {}, run=Run(threads=2), force=False)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((peak - base) * (1 if sys.platform == "darwin" else 1024))
+print(peak_memory() - base)
 """
 
 
