@@ -24,14 +24,12 @@ class Ranked:
         group: units that may go.
         scores: one per unit, larger for more important.
         share: the fraction that goes, where the command line gives this group one of its own.
-        weight: how fast it is pruned beside the others under `scope="layer"` (1 = as the others).
         whole: how many units it had before the first step, of which shares are counted; as many as now if 0.
     """
 
     group: Group
     scores: Scores
     share: float | None = None
-    weight: float = 1.0
     whole: int = 0
 
     def __len__(self) -> int:
@@ -65,7 +63,7 @@ def plan(
 
 
 def _alone(ranked: Sequence[Ranked], share: float) -> list[int]:
-    own = [min(1.0, share * r.weight) if r.share is None else r.share for r in ranked]
+    own = [share if r.share is None else r.share for r in ranked]
     return [r.count(fraction) for fraction, r in zip(own, ranked, strict=True)]
 
 
