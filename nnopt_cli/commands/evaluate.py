@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -13,6 +14,8 @@ from nnopt_cli.plugin.data import DataOptions
 from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nnopt_cli.data import Contestant, Data, Evaluations
     from nnopt_cli.model.model import Model
 
@@ -35,13 +38,15 @@ def body(context: Context) -> None:
     run, wanted = context.run, context[EvaluateOptions]
     run.device = _device(context[ComputeOptions].device, run.device)
     models = [_opened(context, Path(text)) for text in context.arguments["model"]]
-    data = context[DataOptions].open(run, models[0])
+    modules = [model.module() for model in models]
+    data = context[DataOptions].open(run, models[0], module=modules[0])
     if data.measured.size == 1:
         raise NnoptError(
             f"{data.measured.source.origin}: holds one sample, on which nothing can be measured",
             "Give at least two.",
         )
-    found = _measured(context, models, data)
+    contestants = [_contestant(*pair, data, run.device) for pair in zip(models, modules, strict=True)]
+    found = _measured(context, contestants, data)
     directions = {metric.name: metric.larger_is_better for metric in data.metrics}
     record = evaluated(
         models,
@@ -80,7 +85,7 @@ def _opened(context: Context, path: Path) -> Model:
     return model
 
 
-def _measured(context: Context, models: list[Model], data: Data) -> Evaluations:
+def _measured(context: Context, contestants: list[Contestant], data: Data) -> Evaluations:
     """All models over the data, with a progress bar."""
     import torch
 
@@ -88,13 +93,12 @@ def _measured(context: Context, models: list[Model], data: Data) -> Evaluations:
     from nnopt_cli.report.progress import counted
 
     run, wanted = context.run, context[EvaluateOptions]
-    contestants = [_contestant(model, data, run.device) for model in models]
     metrics = [m for m in data.metrics if wanted.per_class or not m.detail]
     dtype = None if wanted.dtype in (None, "float32") else getattr(torch, wanted.dtype)
     with counted(run, "Evaluating", data.measured.size) as tick:
         return evaluate_all(
             contestants,
-            data.measured,
+            replace(data.measured, keep=False),  # one pass: nothing is asked for twice
             task=data.task,
             loss=data.loss,
             metrics=metrics,
@@ -104,13 +108,12 @@ def _measured(context: Context, models: list[Model], data: Data) -> Evaluations:
         )
 
 
-def _contestant(model: Model, data: Data, device: str) -> Contestant:
+def _contestant(model: Model, module: nn.Module, data: Data, device: str) -> Contestant:
     """A model ready to run. Raises NnoptError where it does not take the data, or gives something else."""
     from nnopt_cli.data import Contestant
     from nnopt_cli.data.expected import Expected
     from nnopt_cli.plugin.data_opening import first_answer
 
-    module = model.module()
     try:
         outputs, expected = first_answer(data.measured, module, Expected.of(model, module))
         classes = outputs.shape[1] if outputs.dim() > 1 else 1

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nnopt_cli.data.evaluation import Evaluations as Evaluations
     from nnopt_cli.data.evaluation import evaluate as evaluate
     from nnopt_cli.data.evaluation import evaluate_all as evaluate_all
+    from nnopt_cli.data.images import missing_extra as missing_extra
     from nnopt_cli.data.outputs import main_output as main_output
     from nnopt_cli.data.outputs import predict as predict
     from nnopt_cli.data.signals import activations as activations
@@ -49,6 +50,7 @@ _HOME = {
     "Evaluations": "evaluation",
     "evaluate": "evaluation",
     "evaluate_all": "evaluation",
+    "missing_extra": "images",
     "main_output": "outputs",
     "predict": "outputs",
     "activations": "signals",

@@ -13,6 +13,7 @@ from nnopt_cli.data.expected import Expected
 from nnopt_cli.data.fields import TARGETS, Feature, Fields, target_values
 from nnopt_cli.data.images import Pixels, Plan, Skipped, decode_batch
 from nnopt_cli.data.table import Array, Images, Lists, Numbers, Rows, Table
+from nnopt_cli.data.task import check_labels
 from nnopt_cli.errors import NnoptError, UsageError
 
 if TYPE_CHECKING:
@@ -141,13 +142,24 @@ class Assembly:
         from torch.utils.data import default_collate
 
         try:
-            return default_collate([_plain(sample) for sample in samples])
+            return default_collate([self._plain(sample) for sample in samples])
         except (RuntimeError, TypeError, ValueError) as error:
             said = " ".join(str(error).split("\n", 1)[0].split())
             raise NnoptError(
                 f"the samples do not fit together into a batch: {said}",
                 "Give all of them one form, shape and type, or return a DataLoader that collates them.",
             ) from error
+
+    def _plain(self, sample: Any) -> Any:
+        """A sample with Pillow's images as arrays."""
+        if isinstance(sample, Mapping):
+            return {key: self._plain(value) for key, value in sample.items()}
+        if isinstance(sample, tuple | list):
+            return [self._plain(value) for value in sample]
+        if hasattr(sample, "convert") and hasattr(sample, "tobytes"):
+            plan = Plan(self.expected.mode(0, ""), self.resize, self.crop)  # type: ignore[arg-type]
+            return plan.array(sample)
+        return sample
 
     def parts_of(self, batch: Any) -> tuple[list[tuple[str, Any]], Any]:
         """The inputs (with names, where they have some) and the target of a collated batch."""
@@ -177,6 +189,8 @@ class Assembly:
         import torch
 
         inputs, target = self.parts_of(batch)
+        if self.task is not None and self.task.kind == "classification" and not self.task.one_hot:
+            check_labels(np.asarray(target), self.task.classes, (), "the data")
         for _, value in [*inputs, ("", target)]:
             if not isinstance(value, torch.Tensor | np.ndarray):
                 raise NnoptError(
@@ -248,8 +262,8 @@ class Assembly:
         if self.task is None:
             return target
         if self.task.kind == "classification":
-            return target if target.is_floating_point() and target.dim() > 1 else target.to(torch.int64)
-        target = target.to(getattr(torch, self.expected.dtype))
+            return target.argmax(1) if self.task.one_hot else target.to(torch.int64)
+        target = target.to(torch.float64 if self.expected.dtype == "float64" else torch.float32)
         return target.unsqueeze(1) if target.dim() == 1 else target
 
     def _soft(self, target: Tensor) -> Tensor:
@@ -300,12 +314,3 @@ def _padded(lists: Sequence[Array]) -> Array:
     for row, each in enumerate(lists):
         out[row, : len(each)] = each
     return out
-
-
-def _plain(sample: Any) -> Any:
-    """A sample with pictures as arrays."""
-    if isinstance(sample, Mapping):
-        return {key: _plain(value) for key, value in sample.items()}
-    if isinstance(sample, tuple | list):
-        return [_plain(value) for value in sample]
-    return np.array(sample) if hasattr(sample, "convert") and hasattr(sample, "tobytes") else sample

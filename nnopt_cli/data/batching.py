@@ -68,6 +68,7 @@ class Batches:
         device: where the tensors lie.
         shard: this process's number, and how many processes share the rows.
         limit: most samples of a stream.
+        keep: whether decoded images are kept for the next pass, where all of them together are small.
     """
 
     source: Source
@@ -81,6 +82,7 @@ class Batches:
     device: str | torch.device = "cpu"
     shard: tuple[int, int] = (0, 1)
     limit: int | None = None
+    keep: bool = True
     pixels: dict[str, Pixels] = field(default_factory=dict, compare=False)
 
     @property
@@ -128,7 +130,7 @@ class Batches:
         """A first batch of at most `size` samples, for a look. Raises NnoptError where there is none."""
         plain = replace(self.assembly, training=False)
         look = replace(self, batch_size=size, shuffle=False, drop_last=False, shard=(0, 1), workers=0)
-        look = replace(look, assembly=plain, pixels={})
+        look = replace(look, assembly=plain, pixels={}, limit=size if self.rows is None else None)
         batch = None
         if self.rows is not None:  # the first rows alone, so that nothing else is made ready
             batch = next(iter(replace(look, rows=self.rows[:size], pixels={})), None)
@@ -158,7 +160,7 @@ class Batches:
     ) -> Iterator[tuple[int, Raw]]:
         assert self.rows is not None
         for name in self.assembly.images(table):
-            self.pixels.setdefault(name, Pixels(self.rows, CACHE_BYTES))
+            self.pixels.setdefault(name, Pixels(self.rows, CACHE_BYTES if self.keep else 0))
 
         def work(index: int) -> tuple[int, Raw]:
             draw = np.random.default_rng([self.seed, number, index])
@@ -169,11 +171,18 @@ class Batches:
     def _samples(
         self, source: Samples, parts: Sequence[Rows], number: int, skip: int
     ) -> Iterator[tuple[int, Raw]]:
+        import torch
         from torch.utils.data import DataLoader
 
         wanted = [[int(row) for row in part] for part in parts[skip:]]
         loader: Any = DataLoader(
-            source.items, batch_sampler=wanted, num_workers=self.workers, collate_fn=self.assembly.collate
+            source.items,
+            batch_sampler=wanted,
+            num_workers=self.workers,
+            collate_fn=self.assembly.collate,
+            generator=torch.Generator().manual_seed(
+                self.seed + number
+            ),  # not the global one, which may be saved
         )
         for index, collated in enumerate(loader, skip):
             draw = np.random.default_rng([self.seed, number, index])

@@ -11,6 +11,7 @@ from nnopt_cli.data.expected import Expected
 from nnopt_cli.data.outputs import answer, classes_last, predict
 from nnopt_cli.data.task import IGNORED
 from nnopt_cli.errors import NnoptError
+from nnopt_cli.model.arch import described
 
 if TYPE_CHECKING:
     import torch
@@ -183,8 +184,17 @@ class _Side:
 
         batch = self.expected.fed(batch)
         start = self._now()
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
-            outputs = answer(self.call, batch, self.expected.batch)
+        try:
+            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None):
+                outputs = answer(self.call, batch, self.expected.batch)
+        except NnoptError:
+            raise
+        except Exception as error:  # the user's own code, a token out of range, too little memory
+            raise NnoptError(
+                f"the model fails on samples {self.samples:,} to {self.samples + batch.size - 1:,}: "
+                f"{described(error)}",
+                "With too little memory, a smaller --batch-size helps.",
+            ) from error
         took = self._now() - start
         self.warm += took if self.samples else 0.0
         self.later += batch.size if self.samples else 0

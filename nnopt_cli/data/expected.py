@@ -128,6 +128,7 @@ class Expected:
         for index, (name, tensor) in enumerate(given):
             want = self.of_input(index, name)
             assert want is not None
+            want = replace(want, dtype=want.dtype or self.dtype)
             if why := _misfit(want, tensor, sizes):
                 label = f"input {name!r}" if name else f"input {index + 1}" if len(given) > 1 else "input"
                 raise NnoptError(

@@ -138,15 +138,26 @@ def _listed(columns: Mapping[str, Column]) -> str:
     return f"There are: {', '.join(f'{name} ({column.kind})' for name, column in columns.items())}."
 
 
-def encoded(table: Table, target: Feature) -> tuple[Table, list[str]]:
-    """The table with class names in the target column turned into numbers, in alphabetical order."""
+def encoded(table: Table, target: Feature, known: Sequence[str] = ()) -> tuple[Table, list[str]]:
+    """The table with class names in the target column turned into numbers.
+
+    Args:
+        table: the data.
+        target: one column, or several, which stay as they are.
+        known: names of the classes of other data, whose numbers these shall have.
+
+    Raises NnoptError: a class is not among the known ones, or there are too many.
+    """
     if len(target.columns) > 1:
         return table, []
     name = target.columns[0]
     column = table.columns[name]
+    own = table.classes.get(name, ())
+    if isinstance(column, Numbers) and known and own and tuple(known) != own:
+        return _renumbered(table, name, column, known, own), []
     if not isinstance(column, Texts):
         return table, []
-    names = sorted(set(column.values))
+    names = list(known) or sorted(set(column.values))
     if len(names) > max(1000, len(column) // 2):
         raise NnoptError(
             f"{table.origin}: the target {name!r} is text with {len(names):,} different values, which are no "
@@ -154,10 +165,29 @@ def encoded(table: Table, target: Feature) -> tuple[Table, list[str]]:
             "Name the target with --y.",
         )
     number = {text: index for index, text in enumerate(names)}
+    _check_known(table, set(column.values), number)
     values = np.fromiter((number[text] for text in column.values), np.int64, len(column))
     columns = {**table.columns, name: Numbers(values)}
     note = f"The classes of {name!r} are numbered in alphabetical order, from {names[0]!r} to {names[-1]!r}."
-    return replace(table, columns=columns, classes={**table.classes, name: tuple(names)}), [note]
+    made = replace(table, columns=columns, classes={**table.classes, name: tuple(names)})
+    return made, [] if known else [note]
+
+
+def _renumbered(table: Table, name: str, column: Numbers, known: Sequence[str], own: Sequence[str]) -> Table:
+    number = {text: index for index, text in enumerate(known)}
+    values = np.asarray(column.take(np.arange(len(column))))
+    _check_known(table, {own[value] for value in np.unique(values) if 0 <= value < len(own)}, number)
+    numbers = np.array([number.get(text, -1) for text in own])[values]
+    classes = {**table.classes, name: tuple(known)}
+    return replace(table, columns={**table.columns, name: Numbers(numbers)}, classes=classes)
+
+
+def _check_known(table: Table, found: set[str], number: Mapping[str, int]) -> None:
+    if strange := sorted(found - set(number)):
+        raise NnoptError(
+            f"{table.origin}: has the class {strange[0]!r}, which the other data do not have",
+            suggest(strange[0], list(number)) or f"They have: {', '.join(list(number)[:10])}.",
+        )
 
 
 def target_values(table: Table, target: Feature, rows: Rows) -> Array:

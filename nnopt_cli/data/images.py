@@ -73,7 +73,10 @@ class Plan:
         """Height x width x channels, uint8. Raises whatever Pillow raises for what is no image."""
         from PIL import Image
 
-        image: Image.Image = Image.open(BytesIO(encoded))
+        return self.array(Image.open(BytesIO(encoded)))
+
+    def array(self, image: Image) -> Array:
+        """The same of an image that Pillow has opened."""
         if image.mode != self.mode:
             image = image.convert(self.mode)
         if self.resize or self.crop:

@@ -45,10 +45,18 @@ def opened(
     expected: Expected | None = None,
     wanted: Wanted | None = None,
     notes: list[str] | None = None,
+    classes: Sequence[str] = (),
 ) -> Batches:
     """Batches over all the rows that were asked for, in order, not augmented.
 
-    Sentences on what was decided are added to `notes`. Raises UsageError where an option does not fit.
+    Args:
+        source: the data.
+        expected: what the model takes.
+        wanted: what was asked for.
+        notes: sentences on what was decided are added to it.
+        classes: the classes of other data, whose numbers these shall have.
+
+    Raises UsageError where an option does not fit.
     """
     expected, wanted = expected or Expected(), wanted or Wanted()
     notes = [] if notes is None else notes
@@ -70,7 +78,7 @@ def opened(
         raise NnoptError(f"{source.origin}: there is no data", "It has no rows.")
     if isinstance(source, Table):
         fields, said = choose(source, expected, wanted.x, wanted.y)
-        source, more = encoded(source, fields.target)
+        source, more = encoded(source, fields.target, classes)
         notes += [*said, *more]
         made = replace(made, source=source, assembly=replace(assembly, fields=fields, target=""))
     rows = np.arange(len(source), dtype=np.int64)

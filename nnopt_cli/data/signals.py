@@ -45,9 +45,7 @@ def gradients(
         raise ValueError("the task of these batches is not known: open them with DataOptions")
     names = _parameters(program)
     program = _placed(program, run.device)
-    total = {
-        name: torch.zeros_like(program.state_dict[name], dtype=torch.float32, device="cpu") for name in names
-    }
+    total = {name: torch.zeros_like(program.state_dict[name], dtype=torch.float32) for name in names}
     squares = {name: torch.zeros_like(value) for name, value in total.items()}
     count = 0
     for batch in batches.on(run.device):
@@ -56,18 +54,19 @@ def gradients(
         value = loss(outputs, target)
         if not torch.isfinite(value):
             raise NnoptError(
-                f"the loss is {float(value)} on a batch of the data", "Check --normalize and --y."
+                f"the loss is {float(value.detach())} on a batch of the data", "Check --normalize and --y."
             )
         found = torch.autograd.grad(value, list(leaves.values()), allow_unused=True)
         for name, slope in zip(leaves, found, strict=True):
             if slope is not None:
-                slope = slope.detach().float().cpu()
+                slope = slope.float()
                 total[name] += slope
                 squares[name] += slope.square()
         count += 1
     if not count:
         raise NnoptError("there is no data to take gradients on")
-    return {n: t.div_(count) for n, t in total.items()}, {n: s.div_(count) for n, s in squares.items()}
+    means = {name: value.div_(count).cpu() for name, value in total.items()}
+    return means, {name: value.div_(count).cpu() for name, value in squares.items()}
 
 
 def activations(program: ExportedProgram, coupling: Coupling, batches: Batches, run: Run) -> Array:

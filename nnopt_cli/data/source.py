@@ -77,6 +77,8 @@ def as_source(thing: Any, origin: str = "the data", again: Callable[[], Any] | N
         return as_source(dict(zip(names, thing, strict=True)), origin)
     if isinstance(thing, torch.Tensor | np.ndarray):
         raise NnoptError(f"{origin}: is one array, and inputs and targets are two", "Return (x, y).")
+    if isinstance(thing, str | bytes):
+        raise NnoptError(f"{origin}: is text, which is no data", "To read a file, give its path to --data.")
     if hasattr(thing, "__getitem__") and hasattr(thing, "__len__") and not isinstance(thing, IterableDataset):
         return Samples(thing, origin)
     if isinstance(thing, Iterator):
@@ -85,7 +87,7 @@ def as_source(thing: Any, origin: str = "the data", again: Callable[[], Any] | N
                 f"{origin}: is an iterator, which can be gone through only once", "Give an iterable."
             )
         return Stream(_first(thing, again), origin=origin)
-    if isinstance(thing, Iterable) and not isinstance(thing, str | bytes):
+    if isinstance(thing, Iterable):
         return Stream(lambda: thing, origin=origin)
     raise NnoptError(
         f"{origin}: is a {type(thing).__name__}, which is no data",

@@ -28,12 +28,14 @@ class Task:
         classes: how many classes, labels or values the model gives for a sample.
         names: of the classes, where the data have them.
         counts: samples of every class, where that is known.
+        one_hot: whether the data give a class as a row of zeros with a single one.
     """
 
     kind: Kind
     classes: int
     names: tuple[str, ...] = ()
     counts: tuple[int, ...] = ()
+    one_hot: bool = False
 
     def name_of(self, number: int) -> str:
         """The name of a class, or its number."""
@@ -56,8 +58,9 @@ def find_task(outputs: Tensor, targets: Array, kind: Kind | None, origin: str) -
     same = _without_ones(outputs.shape[1:]) == _without_ones(targets.shape[1:])
     classed = outputs.dim() >= 2 and whole and _positions(outputs, targets)
     several = int(np.prod(targets.shape[1:], dtype=np.int64)) > 1
+    hot = same and several and is_one_hot(targets)
     fits: dict[Kind, bool] = {
-        "classification": classed,
+        "classification": classed or hot,
         "multi-label": same and binary,
         "regression": same,
     }
@@ -65,6 +68,8 @@ def find_task(outputs: Tensor, targets: Array, kind: Kind | None, origin: str) -
         if not fits[kind]:
             raise _unfit(outputs, targets, origin, f" for {kind}")
         return kind
+    if hot:
+        return "classification"
     if targets.dtype.kind in "iub":
         if classed and outputs.shape[1] > 1:
             return "classification"
@@ -77,6 +82,13 @@ def find_task(outputs: Tensor, targets: Array, kind: Kind | None, origin: str) -
     if classed and targets.dtype.kind == "f" and outputs.shape[1] > 1:
         return "classification"  # class numbers in a file that knows only floating numbers
     raise _unfit(outputs, targets, origin, "")
+
+
+def is_one_hot(targets: Array) -> bool:
+    """Whether every target is a row of zeros with a single one."""
+    if targets.ndim != 2 or targets.shape[1] < 2:
+        return False
+    return bool(((targets == 0) | (targets == 1)).all() and (targets.sum(1) == 1).all())
 
 
 def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

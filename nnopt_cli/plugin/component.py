@@ -38,6 +38,8 @@ class Component(BaseModel):
     Class attributes:
         name: how it is called on the command line; by default the class name in kebab-case.
         kind: the kind's name, set by the kind.
+        runs_code: whether its options name code of the user's, which is then run; such a component is built
+            only from what the user typed or wrote.
     """
 
     model_config = ConfigDict(
@@ -49,6 +51,7 @@ class Component(BaseModel):
 
     name: ClassVar[str] = ""
     kind: ClassVar[str] = ""
+    runs_code: ClassVar[bool] = False
 
     def __init_subclass__(cls, kind: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

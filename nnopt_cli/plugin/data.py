@@ -12,6 +12,8 @@ from nnopt_cli.plugin.component import option
 from nnopt_cli.plugin.kinds import Dataset, Loss, Metric
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from nnopt_cli.data import Data, Task
     from nnopt_cli.model.model import Model
     from nnopt_cli.plugin.registry import Registry
@@ -53,7 +55,6 @@ class DataOptions(BaseModel):
         None,
         help="Resize images: the shorter side, or HEIGHTxWIDTH.",
         metavar="SIZE",
-        pattern=r"^\d+(x\d+)?$",
     )
     crop: str | None = option(None, help="Cut this out of the middle of images.", metavar="SIZE")
     normalize: str | None = option(
@@ -82,6 +83,12 @@ class DataOptions(BaseModel):
         None, help="The metric that decides; by default the usual one for the task."
     )
 
+    @field_validator("data", "val", mode="before")
+    @classmethod
+    def _code(cls, value: object) -> object:
+        """`code:` may stand before a function that makes data, too, which is no component."""
+        return value.removeprefix("code:") if isinstance(value, str) and value.count(":") == 2 else value
+
     @field_validator("resize", "crop")
     @classmethod
     def _size(cls, text: str | None) -> str | None:
@@ -106,12 +113,15 @@ class DataOptions(BaseModel):
         _as_value_error(Augment.parse, text)
         return text
 
-    def open(self, run: Run, model: Model, *, training: bool = False) -> Data:
+    def open(
+        self, run: Run, model: Model, *, module: nn.Module | None = None, training: bool = False
+    ) -> Data:
         """Open the data for `model`, and check on a first batch that they fit it.
 
         Args:
             run: device, seed, components; what was decided is noted there.
             model: on the module or graph rung; a first batch goes through it.
+            module: what `model.module()` gave, where that was asked for already.
             training: whether the model will learn from the data, so that every class should have samples.
 
         Raises:
@@ -120,7 +130,7 @@ class DataOptions(BaseModel):
         """
         from nnopt_cli.plugin.data_opening import open_data
 
-        return open_data(self, run, model, training)
+        return open_data(self, run, model, module, training)
 
 
 def _as_value_error(parse: object, text: str) -> None:

@@ -22,23 +22,27 @@ if TYPE_CHECKING:
 _LOOK = 4  # samples that go through the model before the first step
 
 
-def open_data(options: DataOptions, run: Run, model: Model, training: bool = False) -> Data:
+def open_data(
+    options: DataOptions, run: Run, model: Model, module: nn.Module | None = None, training: bool = False
+) -> Data:
     """See `DataOptions.open`."""
     from nnopt_cli.data import Data
     from nnopt_cli.data.expected import Expected
-    from nnopt_cli.data.opening import held_out, opened, targets_of
+    from nnopt_cli.data.opening import class_names, held_out, opened, targets_of
 
     if options.data is None:
         raise UsageError("this needs data", "Add --data FILE (or --data digits to try it out).")
     if options.val is not None and options.val_split is not None:
         raise UsageError("--val and --val-split both say what metrics are taken on", "Give one of them.")
     model.require("module")
-    module = model.module()
+    module = model.module() if module is None else module
     expected = Expected.of(model, module)
     notes: list[str] = []
     source = opened_source(options.data, run)
     wanted = _wanted(options, run, expected, source)
     made = opened(source, expected, wanted, notes)
+    if training and made.size == 1:
+        raise NnoptError(f"{made.source.origin}: holds one sample, from which nothing can be learnt")
     task, expected = _checked(made, module, options, notes, training)
     made = replace(made, assembly=replace(made.assembly, task=task, expected=expected))
     val: Batches | None = None
@@ -49,7 +53,7 @@ def open_data(options: DataOptions, run: Run, model: Model, training: bool = Fal
     elif options.val is not None:
         other = opened_source(options.val, run)
         alone = replace(wanted, rows=None, limit=None)
-        val = opened(other, expected, alone, notes)
+        val = opened(other, expected, alone, notes, class_names(made))
         same, _ = _checked(val, module, options, notes, False)
         if same.kind != task.kind:
             raise NnoptError(f"--data is for {task.kind}, and --val for {same.kind}")
@@ -113,7 +117,7 @@ def _checked(
     Raises NnoptError where they do not fit.
     """
     from nnopt_cli.data.opening import class_names, targets_of
-    from nnopt_cli.data.task import Task, check_labels, class_count, empty_classes, find_task
+    from nnopt_cli.data.task import Task, check_labels, class_count, empty_classes, find_task, is_one_hot
 
     origin = made.source.origin
     outputs, expected = first_answer(made, module, made.assembly.expected)
@@ -125,9 +129,11 @@ def _checked(
     if kind != "classification":
         values = int(outputs[0].numel())
         return Task(kind, values, names if len(names) == values else ()), expected
-    classes = class_count(outputs, targets)
-    counts = check_labels(targets, classes, names, origin)
-    task = Task(kind, classes, names if len(names) <= classes else (), counts if whole else ())
+    hot = tuple(outputs.shape[1:]) == targets.shape[1:] and is_one_hot(targets)
+    numbers = targets.argmax(1) if hot else targets
+    classes = class_count(outputs, numbers)
+    counts = check_labels(numbers, classes, names, origin)
+    task = Task(kind, classes, names if len(names) <= classes else (), counts if whole else (), hot)
     if whole and (sentence := empty_classes(task)):
         if training and options.strict:
             raise NnoptError(f"{origin}: {sentence}", "Leave --strict out to go on without.")

@@ -127,10 +127,14 @@ class Registry:
             return value
         if isinstance(value, str):
             found = None if value.startswith("code:") else self._short(kind, value)
-            return found or self._make(kind, parse(value), allow_code, typed=True)
-        if isinstance(value, Mapping):
-            return self._make(kind, _from_table(kind, value), allow_code, typed=False)
-        raise UsageError(f"{value!r} is no {kind}", "Write its name, name:key=value,… or a table.")
+            found = found or self._make(kind, parse(value), allow_code, typed=True)
+        elif isinstance(value, Mapping):
+            found = self._make(kind, _from_table(kind, value), allow_code, typed=False)
+        else:
+            raise UsageError(f"{value!r} is no {kind}", "Write its name, name:key=value,… or a table.")
+        if found.runs_code and not allow_code:
+            raise _unwelcome(found.spec())
+        return found
 
     def _short(self, kind: str, text: str) -> Component | None:
         for cls in self.all(kind):
@@ -162,16 +166,20 @@ class Registry:
 
     def _code(self, kind: str, spec: Spec, allow_code: bool) -> type[Component]:
         if not allow_code:
-            raise UsageError(
-                f"{spec.name!r} refers to code, which is not followed here",
-                "Give it on the command line or in a recipe of your own.",
-            )
+            raise _unwelcome(spec.name)
         if spec.name not in self._own_code:
             cls = load_class(kind, spec.module, spec.attribute)
             if cls not in self._owner:
                 cls.name = spec.name  # so that its table, and a replay of it, name the code again
             self._own_code[spec.name] = cls
         return self._own_code[spec.name]
+
+
+def _unwelcome(reference: str) -> UsageError:
+    return UsageError(
+        f"{reference!r} refers to code, which is not followed here",
+        "Give it on the command line or in a recipe of your own.",
+    )
 
 
 def _from_table(kind: str, table: Mapping[Any, Any]) -> Spec:

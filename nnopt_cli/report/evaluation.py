@@ -99,6 +99,11 @@ def evaluated(
 
     skipped = batches.skipped
     counted = [*notes, skipped.note(batches.size)] if skipped.found else list(notes)
+    for model, each in zip(models, found.models, strict=True):
+        if each.loss is not None and not math.isfinite(each.loss):
+            counted.append(
+                f"{model.path}: the loss is not finite: inputs, targets or weights hold NaN or infinity."
+            )
     return Evaluated(
         data=encodable(batches.source.origin),
         task=task.kind,

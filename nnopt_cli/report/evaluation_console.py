@@ -32,7 +32,7 @@ def render(record: Evaluated, console: Console) -> None:
         page.line(indent, page.text(_size(page, score), "dim"))
     page.gap()
     page.prose(_said(record), "bold")
-    page.line(page.text(page.joined((_task(record), *record.settings)), "dim"))
+    page.prose(page.joined((_task(record), *record.settings)), "dim")
     page.gap()
     _figures(page, record)
     if many:

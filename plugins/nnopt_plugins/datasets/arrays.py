@@ -78,9 +78,9 @@ class Arrays(FileDataset):
         try:
             model = load(self.path)
         except UnreadableError as error:
-            raise UnreadableError(
-                error.message, "Save a dict of tensors: torch.save({'x': …, 'y': …}, PATH)."
-            ) from error
+            why = error.message.removeprefix(f"{self.path}: ")
+            hint = "Save a dict of tensors: torch.save({'x': …, 'y': …}, PATH)."
+            raise UnreadableError(f"{self.path}: cannot be read as data: {why}", hint) from error
         return {name: _column(weight) if weight.shape else None for name, weight in model.weights.items()}
 
 

@@ -17,6 +17,7 @@ class Code(Dataset):
     """Your own code: a function or class that makes a Dataset, a DataLoader or an iterable, or one itself."""
 
     name: ClassVar[str] = "python"
+    runs_code: ClassVar[bool] = True
 
     reference: str = option(help="PATH.py:NAME or package.module:NAME.", metavar="REFERENCE")
     arguments: dict[str, Any] = option({}, help="Arguments of the call, as a JSON object.")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from nnopt_cli import Dataset, Run, option
-from nnopt_plugins.datasets.files import extra
 
 if TYPE_CHECKING:
     from nnopt_cli.data import Table
@@ -28,7 +27,9 @@ class Digits(Dataset):
         try:
             from sklearn.datasets import load_digits
         except ImportError as error:
-            raise extra("the dataset digits", "scikit-learn") from error
+            from nnopt_cli.data import missing_extra
+
+            raise missing_extra("the dataset digits", "scikit-learn") from error
         import numpy as np
         import torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from nnopt_cli import Dataset, NnoptError, option
+from nnopt_cli import Dataset, option
 
 Kind = Literal["parquet", "folder", "arrays", "csv"]
 
@@ -68,8 +68,3 @@ def form_of(path: Path) -> Kind | None:
         if path.suffix in (".parquet", ".pq")
         else None
     )
-
-
-def extra(what: str, package: str) -> NnoptError:
-    """The error for a library that is not installed."""
-    return NnoptError(f"{what} needs the package {package}", "Install it with: pip install 'nnopt[data]'")

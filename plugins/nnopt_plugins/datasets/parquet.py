@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnopt_cli import NnoptError, Run, UnreadableError
-from nnopt_plugins.datasets.files import FileDataset, Kind, extra
+from nnopt_plugins.datasets.files import FileDataset, Kind
 
 if TYPE_CHECKING:
     from nnopt_cli.data import Table
@@ -26,7 +26,9 @@ class Parquet(FileDataset):
         try:
             import pyarrow.parquet  # noqa: F401
         except ImportError as error:
-            raise extra(f"{self.path}: reading Parquet", "pyarrow") from error
+            from nnopt_cli.data import missing_extra
+
+            raise missing_extra(f"{self.path}: reading Parquet", "pyarrow") from error
         from nnopt_plugins.datasets.parquet_columns import table_of
 
         return table_of(self.path, parquet_files(self.path), HELD)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from nnopt_cli import NnoptError, Run, UnreadableError, option
-from nnopt_plugins.datasets.files import FileDataset, Kind, extra
+from nnopt_plugins.datasets.files import FileDataset, Kind
 
 if TYPE_CHECKING:
     from nnopt_cli.data import Table
@@ -25,7 +25,9 @@ class CSV(FileDataset):
             import pyarrow as pa
             from pyarrow import csv
         except ImportError as error:
-            raise extra(f"{self.path}: reading tables of text", "pyarrow") from error
+            from nnopt_cli.data import missing_extra
+
+            raise missing_extra(f"{self.path}: reading tables of text", "pyarrow") from error
         from nnopt_cli.data import Table
         from nnopt_plugins.datasets.parquet_columns import column_of
 
