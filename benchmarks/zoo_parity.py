@@ -2,10 +2,10 @@
 
 python benchmarks/zoo_parity.py [NAME ...] [--family hand|torchvision|transformers] [--check]
 
-Needs torchvision, transformers and torch-pruning beside nnopt; the last one only for the comparison. Torch-Pruning
-gets no hints but the layers that make the outputs. It counts as handling an architecture if it finishes within
-its time and the result runs at another batch size. Times are of one thread, export excluded; they hold
-analysis, choice and cut here, trace and pruning there.
+Needs torchvision, transformers and torch-pruning beside nnopt; the last one only for the comparison.
+Torch-Pruning gets no hints but the layers that make the outputs. It counts as handling an architecture
+if it finishes within its time and the result runs at another batch size. Times are of one thread,
+export excluded; they hold analysis, choice and cut here, trace and pruning there.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from nnopt_cli.formats.pt2_operators import base_name, custom_namespace, is_allowed, is_higher_order
+from nnopt_cli.formats.pt2_operators import VMAP, base_name, custom_namespace, is_allowed, is_higher_order
 from nnopt_cli.formats.pt2_records import RefusedError, name
 
 MOST_ELEMENTS = 1 << 33  # of one tensor: 32 GiB of float32
@@ -74,8 +74,20 @@ def check_graph(graph: Mapping[str, Any], rules: Rules, depth: int = 0) -> None:
         except RefusedError as problem:
             label = node["name"] or next(iter(_names(node["outputs"])), "")
             raise problem.under(f".nodes[{index}] {label}".rstrip()) from None
+    _check_balance([node["target"] for node in graph["nodes"]])
     for index, value in enumerate(graph["outputs"]):
         _check_known(value, known, f".outputs[{index}]")
+
+
+def _check_balance(targets: list[str]) -> None:
+    """What torch.vmap switches on must be off in the end: it is a state of the whole process."""
+    level = 0
+    for target in targets:
+        level += (target == f"{VMAP}increment_nesting") - (target == f"{VMAP}decrement_nesting")
+        if level < 0:
+            break
+    if level:
+        raise RefusedError("it leaves torch.vmap switched on, or switches off what is not on")
 
 
 def check_elements(sizes: list[int]) -> int:

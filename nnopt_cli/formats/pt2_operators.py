@@ -1,10 +1,11 @@
 """Which operators a program may call: the ones that only compute, by name.
 
 Everything else is refused: PyTorch resolves a target by walking attributes from `torch`, so that
-`torch.os.system` would be one, and even among its own operators some read and write files
-(`aten.from_file`), print, load libraries, or set up tensors over memory that is not theirs (`aten.set_`,
-`aten._reshape_alias`). Of each name any overload may be used, and its in-place form (`relu_`): those
-change tensors of the program, as training does.
+`torch.os.system` would be one. Even among its own operators some read and write files (`aten.from_file`),
+print, load libraries, set up tensors over memory that is not theirs (`aten.set_`, `aten._reshape_alias`),
+or believe what they are told about lengths (those of packed sequences, CTC, fractional pooling). Of each
+name any overload may be used, and its in-place form (`relu_`): those change tensors of the program, as
+training does.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ _ACTIVATION = """
 alpha_dropout celu dropout elu feature_alpha_dropout feature_dropout gelu glu hardshrink hardsigmoid
 hardswish hardtanh leaky_relu log_sigmoid log_sigmoid_forward log_softmax mish native_dropout prelu
 _prelu_kernel relu relu6 rrelu rrelu_with_noise selu sigmoid silu softmax softplus softshrink threshold
-_softmax _log_softmax _safe_softmax _masked_softmax
+_softmax _log_softmax _safe_softmax
 """
 _REDUCTION = """
 amax amin aminmax argmax argmin count_nonzero cummax cummin cumprod cumsum cumulative_trapezoid dist
@@ -70,9 +71,9 @@ native_channel_shuffle pixel_shuffle pixel_unshuffle
 """
 _POOLING = """
 adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
-adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d fractional_max_pool2d fractional_max_pool3d max_pool1d
-max_pool1d_with_indices max_pool2d max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d
-max_unpool3d _adaptive_avg_pool2d _adaptive_avg_pool3d
+adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d max_pool1d max_pool1d_with_indices max_pool2d
+max_pool2d_with_indices max_pool3d max_pool3d_with_indices max_unpool2d max_unpool3d _adaptive_avg_pool2d
+_adaptive_avg_pool3d
 """
 _RESAMPLING = """
 upsample_bicubic2d upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
@@ -82,22 +83,20 @@ constant_pad_nd pad reflection_pad1d reflection_pad2d reflection_pad3d replicati
 replication_pad3d _pad_circular _pad_enum
 """
 _NORMALISATION = """
-batch_norm cosine_similarity group_norm instance_norm layer_norm native_batch_norm native_group_norm
-native_layer_norm pairwise_distance rms_norm _fused_rms_norm _native_batch_norm_legit
-_native_batch_norm_legit_functional _native_batch_norm_legit_no_training _batch_norm_no_update
-_batch_norm_with_update _batch_norm_with_update_functional _weight_norm _weight_norm_interface
+batch_norm cosine_similarity group_norm instance_norm layer_norm native_group_norm native_layer_norm
+pairwise_distance rms_norm _fused_rms_norm _native_batch_norm_legit _native_batch_norm_legit_functional
+_native_batch_norm_legit_no_training _weight_norm _weight_norm_interface
 """
 _SEQUENCE = """
 embedding embedding_bag embedding_renorm _embedding_bag _embedding_bag_forward_only gru gru_cell lstm
-lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell pad_sequence _pack_padded_sequence
-_pad_packed_sequence scaled_dot_product_attention _scaled_dot_product_attention_math
-_scaled_dot_product_efficient_attention _scaled_dot_product_flash_attention
-_scaled_dot_product_flash_attention_for_cpu _native_multi_head_attention _transformer_encoder_layer_fwd
-_transform_bias_rescale_qkv
+lstm_cell rnn_relu rnn_relu_cell rnn_tanh rnn_tanh_cell pad_sequence scaled_dot_product_attention
+_scaled_dot_product_attention_math _scaled_dot_product_efficient_attention
+_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu _native_multi_head_attention
+_transformer_encoder_layer_fwd
 """
 _LOSS = """
-binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy_loss ctc_loss
-_ctc_loss hinge_embedding_loss huber_loss kl_div l1_loss margin_ranking_loss mse_loss multi_margin_loss
+binary_cross_entropy binary_cross_entropy_with_logits cosine_embedding_loss cross_entropy_loss
+hinge_embedding_loss huber_loss kl_div l1_loss margin_ranking_loss mse_loss multi_margin_loss
 multilabel_margin_loss multilabel_margin_loss_forward nll_loss nll_loss2d nll_loss2d_forward
 nll_loss_forward nll_loss_nd poisson_nll_loss smooth_l1_loss soft_margin_loss triplet_margin_loss
 """
@@ -114,11 +113,10 @@ unsafe_split_with_sizes unsqueeze unsqueeze_copy view view_as view_as_complex vi
 view_as_real view_as_real_copy view_copy vsplit vstack _unsafe_view _reshape_copy
 """
 _INDEXING = """
-argsort argwhere bincount bucketize diff gather gradient histc histogram index index_add index_copy
-index_fill index_put index_reduce index_select masked_fill masked_scatter masked_select msort nonzero
-nonzero_numpy nonzero_static one_hot put scatter scatter_add scatter_reduce searchsorted sort take
-take_along_dim topk unique_consecutive unique_dim unique_dim_consecutive _unique _unique2 _unsafe_index
-_unsafe_index_put
+argsort argwhere bincount bucketize diff gather gradient histc index index_add index_copy index_fill
+index_put index_reduce index_select masked_fill masked_scatter masked_select msort nonzero nonzero_numpy
+nonzero_static one_hot put scatter scatter_add scatter_reduce searchsorted sort take take_along_dim topk
+unique_consecutive unique_dim unique_dim_consecutive _unique _unique2 _unsafe_index _unsafe_index_put
 """
 _CREATION = """
 arange bartlett_window bernoulli binomial blackman_window cauchy empty empty_like empty_permuted
@@ -194,6 +192,7 @@ _FUNCTIONS = frozenset(
         "torch._functorch.predispatch.lazy_load_decompositions",
     ]
 )  # on sizes; and the marks that torch.vmap leaves
+VMAP = "torch._functorch.predispatch._vmap_"
 _OPERATOR = re.compile(r"torch\.ops\.(\w+)\.(\w+)(?:\.(\w+))?", re.ASCII)
 _TORCHS_OWN = {
     "aten",

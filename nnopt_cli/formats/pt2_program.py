@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from nnopt_cli.formats.pt2_graph import Rules, check_graph
+from nnopt_cli.formats.pt2_operators import is_higher_order
 from nnopt_cli.formats.pt2_records import RefusedError, dotted, integer, parse, plain, sequence, show, table
 from nnopt_cli.formats.pt2_schema import CALL, GRAPH, RANGES, SIGNATURE, VERIFIERS, VERSION
 from nnopt_cli.formats.pt2_tree import Trees
@@ -80,6 +81,7 @@ def clean(text: bytes, tensors: Mapping[str, Mapping[str, Any]], rules: Rules) -
     except RefusedError as problem:
         raise problem.under(".graph") from None
     _check_signature(graph, signature, tensors)
+    _mend(graph)
     tree = {
         "graph_module": {
             "graph": graph,
@@ -96,6 +98,17 @@ def clean(text: bytes, tensors: Mapping[str, Mapping[str, Any]], rules: Rules) -
         "guards_code": [],
     }
     return Clean(tree, torch_version, schema, _notes(raw, text, trees))
+
+
+def _mend(graph: Mapping[str, Any]) -> None:
+    """Say of a call of a graph for its effects alone that it returns nothing: PyTorch leaves it open when it
+    writes, and then refuses what it wrote."""
+    for node in graph["nodes"]:
+        if is_higher_order(node["target"]) and not node["outputs"]:
+            node["outputs"] = [{"as_none": True}]
+        for argument in node["inputs"]:
+            if "as_graph" in argument["arg"]:
+                _mend(argument["arg"]["as_graph"]["graph"])
 
 
 def _part(holder: Mapping[str, Any], word: str, kind: Any) -> Any:

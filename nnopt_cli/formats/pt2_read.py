@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 _CHUNK = 1 << 22
-_STATEFUL = {"_batch_norm_with_update", "_native_batch_norm_legit", "rrelu_with_noise"}  # running statistics
+_STATEFUL = {"_native_batch_norm_legit", "rrelu_with_noise"}  # running statistics
 
 
 @dataclass(frozen=True)
@@ -177,6 +177,9 @@ def _check_operator(node: Mapping[str, Any]) -> None:
                 "Import the library that defines it first.",
             ) from None
         raise RefusedError(f"it calls {target}, which PyTorch {torch.__version__} does not have") from None
+    full = f"{schema.name}.{schema.overload_name}" if schema.overload_name else schema.name
+    if space == "aten" and not torch._C._dispatch_has_kernel(full):
+        raise RefusedError(f"it calls {target}, which only TorchScript has")
     known = {argument.name for argument in schema.arguments}
     for argument in node["inputs"]:
         if argument["name"] not in known:

@@ -334,6 +334,13 @@ def compiled_delegate(tree, canary):
     node(tree, "relu")["target"] = "torch.ops.higher_order.aoti_call_delegate"
 
 
+@in_program("leaves torch.vmap switched on")
+def nested_vmap(tree, canary):
+    relu = node(tree, "relu")
+    relu["target"] = "torch._functorch.predispatch._vmap_increment_nesting"
+    relu["inputs"] = [argument("", as_int=3), argument("", as_string="error")]
+
+
 @in_program("custom operator")
 def custom_operator(tree, canary):
     node(tree, "relu")["target"] = "torch.ops.evil.run.default"
@@ -349,6 +356,11 @@ def out_variant(tree, canary):
 @in_program("does not have")
 def unknown_overload(tree, canary):
     node(tree, "relu")["target"] = "torch.ops.aten.relu.nowhere"
+
+
+@in_program("which only TorchScript has")
+def torchscript_overload(tree, canary):
+    node(tree, "relu")["target"] = "torch.ops.aten.add.str"
 
 
 @in_program("has no argument 'evil'")

@@ -96,7 +96,8 @@ def test_the_harmful_ones_do_harm_in_pytorch(honest, tmp_path):
         files[name] = spoilt(honest, name, folder)
     given = json.dumps([str(path) for path, _ in files.values()])
     subprocess.run([sys.executable, "-c", LOAD], input=given, text=True, timeout=300, check=True)
-    assert {name for name, (_, canary) in files.items() if not canary.exists()} == set()
+    spared = {name for name, (_, canary) in files.items() if not canary.exists()}
+    assert spared <= {"opaque_object"}, "PyTorch 2.10 had none of those yet"
 
 
 def sampled(honest: hostile_pt2.Pt2, folder: Path) -> tuple[Path, Path]:

@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import nn
+from torch._export.serde.serialize import SerializeError
 from torch.export import Dim
 from torch.utils import _pytree as pytree
 
@@ -23,6 +24,7 @@ from nnopt_cli.formats.pt2_read import read_program
 from nnopt_cli.formats.pt2_write import write_program
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # PyTorch 2.10's loader
 BATCH = Dim("batch", min=1, max=1024)
 
 
@@ -100,7 +102,7 @@ def tied() -> Case:
 
 
 def tensors_of_all_kinds() -> Case:
-    net = Of(lambda m, x: m.a(x) * m.gone + m.kept + m.table[m.index])
+    net = Of(lambda m, x: m.a(x) * m.gone + m.kept + m.table[2] * m.index)
     net.a = nn.Linear(4, 4)
     net.register_buffer("gone", randn(4), persistent=False)
     net.register_buffer("kept", randn(4))
@@ -199,10 +201,17 @@ class Trip:
         self.case = build()
         self.saved, self.written = folder / "saved.pt2", folder / "written.pt2"
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "No complete tensor found")  # PyTorch's, about strides
-            warnings.filterwarnings("ignore", "The tensor attributes? self._flat_weights")  # its own LSTM
+            for about in (
+                "No complete tensor found",
+                "The tensor attributes?",
+                "You are calling torch.compile",
+            ):
+                warnings.filterwarnings("ignore", about)  # PyTorch's, about strides, its LSTM, and torch.cond
             self.program = self.case.export()
-            torch.export.save(self.program, self.saved)
+            try:
+                torch.export.save(self.program, self.saved)
+            except SerializeError:
+                pytest.skip(f"PyTorch {torch.__version__} cannot save it")
         self.theirs = torch.export.load(self.saved)
         self.read = read_program(self.saved)
         self.done = write_program(self.read.program, self.written)
@@ -355,6 +364,27 @@ def test_an_existing_output_and_an_input_are_kept(tmp_path):
     assert path.read_bytes() == b"old"
     write_program(program, path, force=True)
     assert read_program(path).program.graph is not None
+
+
+def effects(m: Of, x: torch.Tensor) -> torch.Tensor:
+    with torch.no_grad():
+        m.count.add_(1)
+    return m.a(x)
+
+
+def test_a_block_that_returns_nothing(tmp_path):
+    """PyTorch's loader trips over what its own saver wrote."""
+    net = Of(effects, a=nn.Linear(4, 2))
+    net.register_buffer("count", torch.zeros(()))
+    program = torch.export.export(net, (randn(2, 4),))
+    assert any("wrap_with_set_grad" in node.name for node in program.graph.nodes)
+    torch.export.save(program, tmp_path / "theirs.pt2")
+    with pytest.raises(Exception, match="missing val"):
+        torch.export.load(tmp_path / "theirs.pt2")
+    write_program(read_program(tmp_path / "theirs.pt2").program, tmp_path / "ours.pt2")
+    module = torch.export.load(tmp_path / "ours.pt2").module()
+    module(randn(2, 4))
+    assert module.count == 1
 
 
 class Labels(dict):

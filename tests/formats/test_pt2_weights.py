@@ -22,6 +22,8 @@ from nnopt_cli.formats.weight import Array, MemoryWeight
 from nnopt_cli.formats.write import Written, write
 from nnopt_cli.run import Run
 
+pytestmark = pytest.mark.filterwarnings("ignore:The given buffer is not writable")  # PyTorch 2.10's loader
+
 
 class Negate:
     """An edit that can be told from any other."""
