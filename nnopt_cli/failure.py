@@ -69,7 +69,7 @@ def failing(early: Early) -> Iterator[Outcome]:
         if message:
             _tell(message, hint, error if early.verbose > 1 else None)
             if early.json:
-                _print_json({"error": {"message": message, "hint": hint, "exit_code": outcome.code}})
+                _try_to_print({"error": {"message": message, "hint": hint, "exit_code": outcome.code}})
 
 
 def explain_failure(error: BaseException) -> tuple[str, str | None, int]:
@@ -119,6 +119,15 @@ def _tell(message: str, hint: str | None, cause: BaseException | None) -> None:
     console.print(Text.assemble(("error: ", "bold red"), lines))
     if hint:
         console.print(Text("       " + printable(hint)))
+
+
+def _try_to_print(document: object) -> None:
+    """The error as JSON, where stdout still takes anything; the message is on stderr already."""
+    try:
+        _print_json(document)
+        sys.stdout.flush()
+    except OSError:
+        _drop_stdout()
 
 
 def _print_json(document: object) -> None:

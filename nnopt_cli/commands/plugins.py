@@ -88,7 +88,7 @@ def _provides(plugin: Plugin) -> str:
 
 
 def _state(plugin: Plugin) -> str:
-    if plugin.heavy:
+    if plugin.heavy and not plugin.why:
         return f"slow: imports {', '.join(plugin.heavy)} at its top"
     return f"{plugin.state}: {plugin.why}" if plugin.why else plugin.state
 

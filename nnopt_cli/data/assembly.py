@@ -230,18 +230,17 @@ class Assembly:
         wanted = getattr(torch, known.dtype) if known is not None and known.dtype else None
         tensor = _moved(part.values, device)
         if part.pixels:
-            images = tensor.to(torch.float32).permute(0, 3, 1, 2)
             if self.normalize is not None:
-                self._check_channels(images)
-                images = self.normalize.apply(images, 1 / 255)
+                self._check_channels(tensor.shape[-1])
+                tensor = self.normalize.pixels(tensor)
             else:
-                images = images.div_(255)
-            return images.to(wanted or floating)
+                tensor = tensor.to(torch.float32).div_(255)
+            return tensor.permute(0, 3, 1, 2).to(wanted or floating)
         if known is not None and len(known.shape) == tensor.dim() + 1 == 4 and known.shape[1] == 1:
             tensor = tensor.unsqueeze(1)
         if tensor.is_floating_point():
             if self.normalize is not None and tensor.dim() == 4:
-                self._check_channels(tensor)
+                self._check_channels(tensor.shape[1])
                 tensor = self.normalize.apply(tensor.to(torch.float32, copy=True))
             return tensor.to(wanted if wanted is not None and wanted.is_floating_point else floating)
         if wanted is not None:
@@ -249,11 +248,11 @@ class Assembly:
         whole_numbers = tensor.dtype in (torch.int64, torch.int32, torch.bool) and tensor.dim() == 2
         return tensor if whole_numbers and self.expected.tokens else tensor.to(floating)
 
-    def _check_channels(self, images: Tensor) -> None:
+    def _check_channels(self, channels: int) -> None:
         assert self.normalize is not None
-        if len(self.normalize.mean) not in (1, images.shape[1]):
+        if len(self.normalize.mean) not in (1, channels):
             raise UsageError(
-                f"--normalize has {len(self.normalize.mean)} means, the images {images.shape[1]} channels"
+                f"--normalize has {len(self.normalize.mean)} means, the images {channels} channels"
             )
 
     def _target(self, target: Tensor) -> Tensor:

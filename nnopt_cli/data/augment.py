@@ -50,16 +50,32 @@ class Normalize:
             raise UsageError(f"--normalize {text!r}: a standard deviation must be positive")
         return found
 
-    def apply(self, images: Tensor, scale: float = 1.0) -> Tensor:
-        """Normalise `scale * images` (batch x channels x …, floating) in place and return it."""
+    def apply(self, images: Tensor) -> Tensor:
+        """Normalise `images` (batch x channels x …, floating) in place and return it."""
+        gain, shift = self._line(images.shape[1], 1.0)
+        shape = (1, -1, *[1] * (images.dim() - 2))
+        return images.mul_(gain.to(images).reshape(shape)).add_(shift.to(images).reshape(shape))
+
+    def pixels(self, pixels: Tensor) -> Tensor:
+        """Normalise `pixels / 255` (batch x height x width x channels, bytes); float32, laid out the same."""
         import torch
 
-        shape = (1, -1, *[1] * (images.dim() - 2))
-        mean = torch.tensor(self.mean, device=images.device, dtype=torch.float64)
-        std = torch.tensor(self.std, device=images.device, dtype=torch.float64)
-        gain = (scale / std).to(images.dtype).reshape(shape)
-        shift = (-mean / std).to(images.dtype).reshape(shape)
-        return images.mul_(gain).add_(shift)
+        gain, shift = (
+            each.to(pixels.device, torch.float32).repeat(pixels[0].numel() // pixels.shape[-1])
+            for each in self._line(pixels.shape[-1], 1 / 255)
+        )
+        flat = pixels.reshape(len(pixels), -1).to(torch.float32)
+        # along whole images, not along three channels: several times faster on a CPU
+        return torch.addcmul(shift, flat, gain, out=flat).reshape(pixels.shape)
+
+    def _line(self, channels: int, scale: float) -> tuple[Tensor, Tensor]:
+        """Gain and shift of every channel, in float64: `(scale x - mean) / std` is `gain x + shift`."""
+        import torch
+
+        mean, std = (
+            torch.tensor(side, dtype=torch.float64).expand(channels) for side in (self.mean, self.std)
+        )
+        return scale / std, -mean / std
 
 
 @dataclass(frozen=True)

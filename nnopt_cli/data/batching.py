@@ -239,7 +239,7 @@ def batches(
 
 
 def _ahead(work: Callable[[int], T], items: Sequence[int], workers: int) -> Iterator[T]:
-    """`map(work, items)` in order, with `workers` threads at most two items each ahead of the reader."""
+    """`map(work, items)` in order, with `workers` threads a few items ahead of the reader."""
     if not workers:
         yield from map(work, items)
         return
@@ -248,7 +248,7 @@ def _ahead(work: Callable[[int], T], items: Sequence[int], workers: int) -> Iter
         try:
             for item in items:
                 waiting.append(pool.submit(work, item))
-                if len(waiting) > 2 * workers:
+                if len(waiting) > 2 * workers + 4:
                     yield waiting.pop(0).result()
             while waiting:
                 yield waiting.pop(0).result()

@@ -16,6 +16,7 @@ from nnopt_cli.errors import NnoptError
 Array = npt.NDArray[Any]
 Rows = npt.NDArray[np.int64]
 Kind = Literal["numbers", "images", "lists", "texts"]
+SMALL = 4096  # bytes of an image file that takes about as long to look at as to decode
 
 
 class Column(ABC):
@@ -112,6 +113,11 @@ class Images(Column):
         """The encoded images, not copied."""
         return [self._data[self._starts[row] : self._starts[row + 1]] for row in rows]
 
+    @property
+    def typical_bytes(self) -> int:
+        """About how large the file of an image is."""
+        return len(self._data) // max(1, len(self))
+
     def named(self, row: int) -> str:
         """What a message calls the image of a row."""
         name = self._names[row] if self._names is not None else ""
@@ -130,6 +136,11 @@ class Files(Images):
     def take(self, rows: Rows) -> list[bytes | memoryview]:
         """The files' bytes; empty for one that cannot be read."""
         return [_read(self.paths[row]) for row in rows]
+
+    @property
+    def typical_bytes(self) -> int:
+        """Of the first one."""
+        return len(_read(self.paths[0])) if self.paths else 0
 
     def named(self, row: int) -> str:
         """The path."""
@@ -170,3 +181,13 @@ class Table:
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
+
+    def workers(self, threads: int) -> int:
+        """How many threads should read ahead, of `threads` at most.
+
+        Decoding a small image is mostly Python's own work, of which one thread does as much as several.
+        """
+        images = [column for column in self.columns.values() if isinstance(column, Images)]
+        if not images:
+            return 0  # picking numbers takes less than handing them over
+        return 1 if all(column.typical_bytes < SMALL for column in images) else min(4, threads)

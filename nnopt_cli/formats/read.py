@@ -145,6 +145,11 @@ def _finished(checkpoint: Checkpoint) -> Checkpoint:
     path = checkpoint.container.path
     if not checkpoint.weights:
         raise UnreadableError(f"{path}: holds no tensors")
+    for name in checkpoint.weights:
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            raise UnreadableError(
+                f"{path}: the tensor name {printable(name)!r} is no text (half a character)"
+            )
     prefix = _prefix(list(checkpoint.weights))
     weights = {name.removeprefix(prefix): weight for name, weight in checkpoint.weights.items()}
     for name, weight in reversed(weights.items()):  # tied ones keep the first of their names

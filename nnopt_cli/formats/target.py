@@ -73,6 +73,18 @@ def check_target(path: Path, *, folder: bool, force: bool, inputs: Sequence[Path
     return Target(path, place, force)
 
 
+_MODEL_SUFFIXES = {".safetensors", ".bin", ".json", ".txt", ".model", ".jinja", ".tiktoken"}
+_MODEL_NAMES = (
+    "README",
+    "LICENSE",
+    ".gitattributes",
+    "modeling_",
+    "configuration_",
+    "tokenization_",
+    "processing_",
+)
+
+
 def check_space(target: Target, size: int) -> None:
     """Refuse early what cannot fit. Raises NnoptError with the bytes needed and free."""
     found = os.statvfs(target.place.parent)
@@ -139,11 +151,20 @@ def _guard_folder(path: Path, place: Path) -> None:
     """A slip after --force must not cost somebody's home folder."""
     entries = list(place.iterdir())
     model = any(e.name.endswith((".safetensors", ".bin", ".index.json")) for e in entries)
-    if not model or any(e.is_dir() and not e.is_symlink() for e in entries):
+    foreign = [entry.name for entry in entries if not _belongs(entry)]
+    if not model or foreign:
+        what = f": {', '.join(sorted(foreign)[:3])}" if model else ""
         raise NnoptError(
-            f"{path}: holds something other than a model's files, so --force does not replace it",
-            "Choose another output, or remove that folder yourself.",
+            f"{path}: holds something other than a model's files{what}, so --force does not replace it",
+            "Choose another output, or move those files away.",
         )
+
+
+def _belongs(entry: Path) -> bool:
+    """Whether a model's folder may be expected to hold this: --force replaces the folder whole."""
+    if entry.is_dir() and not entry.is_symlink():
+        return False
+    return entry.suffix in _MODEL_SUFFIXES or entry.name.startswith(_MODEL_NAMES)
 
 
 def _existing(path: Path) -> Path:

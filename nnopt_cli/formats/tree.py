@@ -58,6 +58,12 @@ class Candidate:
 _FLOATING = ("float", "float8", "complex")
 
 
+_MODEL = {  # entries that hold the model, even beside more tensors than they hold
+    *("state_dict", "model", "model_state_dict", "model_state", "net", "network", "weights", "params"),
+    *("generator", "module", "ema", "ema_state_dict", "params_ema"),
+}
+
+
 def is_optimizer_entry(key: object, value: object) -> bool:
     """Whether an entry of a checkpoint is an optimizer's state, by its name or by its structure."""
     several = value[:8] if isinstance(value, list) and value else [value]
@@ -95,7 +101,8 @@ def _search(node: Any, key: tuple[str, ...], plain: bool, found: list[Candidate]
         if not is_optimizer_entry(step, value):
             _search(value, (*key, step), plain and isinstance(node, dict), below, seen)
     own = _state_dict(node, key, plain)
-    if own is not None and len(own.tensors) > max((len(c.tensors) for c in below), default=0):
+    named = any(c.key[-1] in _MODEL for c in below if c.key)
+    if own is not None and not named and len(own.tensors) > max((len(c.tensors) for c in below), default=0):
         found.append(own)
     else:
         found.extend(below)

@@ -84,9 +84,8 @@ def _wanted(options: DataOptions, run: Run, expected: Expected, source: Source) 
             f"--batch-size {size}: the model was made for batches of {expected.batch} only",
             "Leave it out, or export the model with a batch that may vary.",
         )
-    workers = options.workers
-    if workers is None:
-        workers = min(4, run.threads) if isinstance(source, Table) else 0
+    workers = source.workers(run.threads) if isinstance(source, Table) else 0
+    workers = workers if options.workers is None else options.workers
     crop = _size(options.crop)
     return Wanted(
         x=options.x,

@@ -71,7 +71,9 @@ def test_statistics_are_applied_per_channel():
     ).view(1, 3, 1, 1)
     found = Normalize.parse("imagenet")
     assert found is not None
-    assert torch.allclose(found.apply(images.clone(), 1 / 255), want, atol=1e-5)
+    assert torch.allclose(found.apply(images / 255), want, atol=1e-5)
+    pixels = images.to(torch.uint8).permute(0, 2, 3, 1)
+    assert torch.allclose(found.pixels(pixels).permute(0, 3, 1, 2), want, atol=1e-5)
     one = Normalize.parse("0.5/0.25")
     assert one is not None
     assert torch.allclose(one.apply(images.clone()), (images - 0.5) / 0.25)

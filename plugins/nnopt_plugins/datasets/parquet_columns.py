@@ -220,6 +220,11 @@ class _LazyImages(Images):
                 out[place] = value
         return out
 
+    @property
+    def typical_bytes(self) -> int:
+        first = self.take(np.zeros(1, np.int64))
+        return len(first[0])
+
     def named(self, row: int) -> str:
         return f"row {row}"
 

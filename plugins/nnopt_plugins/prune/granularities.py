@@ -50,20 +50,26 @@ class Block(Grouping):
         return f"{self.rows}x{self.columns}"
 
     def unit(self, shape: tuple[int, ...]) -> int:
-        return self.rows * math.prod(shape[1:])
+        return self._size(shape)[0] * math.prod(shape[1:])
+
+    def _size(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Rows and columns of a block, cut down to the matrix where it is larger."""
+        return min(self.rows, max(1, shape[0])), min(self.columns, max(1, math.prod(shape[1:])))
 
     def gather(self, op: np.ufunc, values: Array, shape: tuple[int, ...]) -> Array:
         from nnopt_plugins.prune.blocks import fold
 
-        return fold(op, values, math.prod(shape[1:]), self.rows, self.columns)
+        return fold(op, values, math.prod(shape[1:]), *self._size(shape))
 
     def spread(self, groups: Array, shape: tuple[int, ...], count: int) -> Array:
         from nnopt_plugins.prune.blocks import unfold
 
-        return unfold(groups, count, math.prod(shape[1:]), self.rows, self.columns)
+        return unfold(groups, count, math.prod(shape[1:]), *self._size(shape))
 
     def remark(self, shape: tuple[int, ...]) -> str:
-        rows, columns = shape[0] % self.rows, math.prod(shape[1:]) % self.columns
+        rows, columns = (
+            n % k for n, k in zip((shape[0], math.prod(shape[1:])), self._size(shape), strict=True)
+        )
         return "smaller blocks at its edges" if rows or columns else ""
 
 

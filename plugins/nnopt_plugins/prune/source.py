@@ -58,7 +58,8 @@ class Scorer:
         alone = self.unit(shape) == 1
         if alone and self.key.name != SCORE.name:
             return magnitudes(words, dtype, self.key, desk.array("keys", len(words), self.key.word))
-        values = floats(words, dtype)
+        values = floats(words, dtype).view()
+        values.flags.writeable = False  # a criterion that changed them would change the model
         with np.errstate(invalid="ignore", over="ignore"):
             scores = np.asarray(self.criterion.score(values, item.where(start, self.seed)))
         if scores.shape != values.shape:
