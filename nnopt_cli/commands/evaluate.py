@@ -110,8 +110,8 @@ def _measured(context: Context, contestants: list[Contestant], data: Data) -> Ev
 
 def _contestant(model: Model, module: nn.Module, data: Data, device: str) -> Contestant:
     """A model ready to run. Raises NnoptError where it does not take the data, or gives something else."""
-    from nnopt_cli.data import Contestant
-    from nnopt_cli.data.expected import Expected
+    from nnopt_cli.data import Contestant, Expected
+    from nnopt_cli.data.place import as_call
     from nnopt_cli.plugin.data_opening import first_answer
 
     try:
@@ -121,7 +121,8 @@ def _contestant(model: Model, module: nn.Module, data: Data, device: str) -> Con
             raise NnoptError(f"it gives {classes} outputs, and the first model {data.task.classes}")
     except NnoptError as error:
         raise NnoptError(f"{model.path}: {error.message}", error.hint) from error
-    return Contestant(module.to(device) if device != "cpu" else module, expected)
+    alone = model.arch is None and device != "cpu"  # a program's own devices move with it, a module's do not
+    return Contestant(as_call(model.program() if alone else module, device), expected)
 
 
 def _settings(options: DataOptions, data: Data) -> list[str]:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nnopt_cli.data.evaluation import Evaluations as Evaluations
     from nnopt_cli.data.evaluation import evaluate as evaluate
     from nnopt_cli.data.evaluation import evaluate_all as evaluate_all
+    from nnopt_cli.data.expected import Expected as Expected
+    from nnopt_cli.data.expected import input_spec as input_spec
     from nnopt_cli.data.images import missing_extra as missing_extra
     from nnopt_cli.data.outputs import main_output as main_output
     from nnopt_cli.data.outputs import predict as predict
@@ -50,6 +52,8 @@ _HOME = {
     "Evaluations": "evaluation",
     "evaluate": "evaluation",
     "evaluate_all": "evaluation",
+    "Expected": "expected",
+    "input_spec": "expected",
     "missing_extra": "images",
     "main_output": "outputs",
     "predict": "outputs",

@@ -61,19 +61,13 @@ def measure(
 ) -> Evaluation:
     """Loss and metrics (all of the task by default) on the measured rows."""
     chosen = data.metrics if metrics is None else metrics
+    from nnopt_cli.data.place import as_call
+
     return evaluate(
-        as_call(call, run), data.measured, task=data.task, loss=data.loss, metrics=chosen, device=run.device
+        as_call(call, run.device),
+        data.measured,
+        task=data.task,
+        loss=data.loss,
+        metrics=chosen,
+        device=run.device,
     )
-
-
-def as_call(thing: Any, run: Run) -> Callable[..., Any]:
-    """A module, program or function as something to call, on the run's device."""
-    from torch import nn
-    from torch.export import ExportedProgram
-
-    if isinstance(thing, ExportedProgram):
-        thing = thing.module()
-    if isinstance(thing, nn.Module) and run.device != "cpu":
-        return thing.to(run.device)
-    called: Callable[..., Any] = thing
-    return called

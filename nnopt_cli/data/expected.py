@@ -138,6 +138,19 @@ class Expected:
                 )
 
 
+def input_spec(batch: Batch) -> InputSpec:
+    """What a model takes that is fed such batches: their shapes, with a batch size that may vary."""
+    from nnopt_cli.model.inputs import BATCH, Dim, Input, InputSpec
+
+    given = [*(("", tensor) for tensor in batch.args), *batch.kwargs.items()]
+    return InputSpec(
+        tuple(
+            Input(name, str(tensor.dtype).removeprefix("torch."), (Dim(BATCH), *map(int, tensor.shape[1:])))
+            for name, tensor in given
+        )
+    )
+
+
 def shown(tensor: Any) -> str:
     """A tensor's type and shape, e.g. `float32[32,3,224,224]`."""
     return f"{str(tensor.dtype).removeprefix('torch.')}[{','.join(map(str, tensor.shape))}]"

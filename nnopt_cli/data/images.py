@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from io import BytesIO
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,19 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 Mode = Literal["RGB", "L"]
+
+
+# Formats that Pillow decodes itself: others, such as EPS, would start another program on the file.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF")
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of them that this Pillow has."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def missing_extra(what: str, package: str) -> NnoptError:
@@ -73,7 +87,7 @@ class Plan:
         """Height x width x channels, uint8. Raises whatever Pillow raises for what is no image."""
         from PIL import Image
 
-        return self.array(Image.open(BytesIO(encoded)))
+        return self.array(Image.open(BytesIO(encoded), formats=_formats()))
 
     def array(self, image: Image) -> Array:
         """The same of an image that Pillow has opened."""

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from nnopt_cli.data.evaluation import aligned
 from nnopt_cli.data.outputs import main_output
+from nnopt_cli.data.place import placed
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.graph import run as run_program
 
@@ -44,7 +45,7 @@ def gradients(
     if task is None:
         raise ValueError("the task of these batches is not known: open them with DataOptions")
     names = _parameters(program)
-    program = _placed(program, run.device)
+    program = placed(program, run.device)
     total = {name: torch.zeros_like(program.state_dict[name], dtype=torch.float32) for name in names}
     squares = {name: torch.zeros_like(value) for name, value in total.items()}
     count = 0
@@ -75,11 +76,12 @@ def activations(program: ExportedProgram, coupling: Coupling, batches: Batches, 
     Of each operator's result along whose dimension the class lies: the mean over samples, positions and
     the class's indices; then the mean over these results. Classes that no result carries get 0.
     """
-    sums: dict[tuple[Node, int], Tensor] = {}
-    sizes: dict[tuple[Node, int], int] = {}
+    values = {node.name: value for node, value in coupling.values.items()}  # a copy has nodes of its own
+    sums: dict[tuple[str, int], Tensor] = {}
+    sizes: dict[tuple[str, int], int] = {}
 
     def watch(node: Node, result: Any) -> None:
-        value = coupling.values.get(node)
+        value = values.get(node.name)
         if not isinstance(result, Tensor) or not result.is_floating_point() or not value:
             return
         for axis, dim in enumerate(value):
@@ -87,22 +89,22 @@ def activations(program: ExportedProgram, coupling: Coupling, batches: Batches, 
                 others = [other for other in range(result.dim()) if other != axis]
                 found = result.detach().abs().double()
                 found = found.sum(others) if others else found
-                key = (node, axis)
+                key = (node.name, axis)
                 sums[key] = sums[key] + found if key in sums else found
                 sizes[key] = sizes.get(key, 0) + result.numel() // max(1, result.shape[axis])
 
-    placed = _placed(program, run.device)
+    program = placed(program, run.device)
     seen = 0
     with torch.no_grad():
         for batch in batches.on(run.device):
-            run_program(placed, _flat(placed, batch), watch=watch)
+            run_program(program, _flat(program, batch), watch=watch)
             seen += 1
     if not seen:
         raise NnoptError("there is no data to take activations on")
     total, times = np.zeros(coupling.labels.count), np.zeros(coupling.labels.count)
-    for (node, axis), found in sums.items():
-        classes = coupling.roots[coupling.value(node)[axis]]
-        means = (found / sizes[node, axis]).cpu().numpy()
+    for (name, axis), found in sums.items():
+        classes = coupling.roots[values[name][axis]]
+        means = (found / sizes[name, axis]).cpu().numpy()
         weight = np.bincount(classes, minlength=len(total))
         here = weight > 0
         total[here] += np.bincount(classes, means, minlength=len(total))[here] / weight[here]
@@ -113,15 +115,6 @@ def activations(program: ExportedProgram, coupling: Coupling, batches: Batches, 
 def _parameters(program: ExportedProgram) -> list[str]:
     names = program.graph_signature.parameters
     return [name for name in names if program.state_dict[name].is_floating_point()]
-
-
-def _placed(program: ExportedProgram, device: str) -> ExportedProgram:
-    """The program on `device`; its nodes stay the same objects where it is there already."""
-    if torch.device(device).type == "cpu":
-        return program
-    from torch.export.passes import move_to_device_pass
-
-    return move_to_device_pass(program, device)
 
 
 def _compute(program: ExportedProgram, batch: Batch, leaves: Gradients) -> Any:

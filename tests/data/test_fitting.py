@@ -9,7 +9,7 @@ from data_models import Both, Small, Tokens, Viewed, image_file, jpeg, model_of,
 from torch import nn
 
 from nnopt_cli import NnoptError, UsageError
-from nnopt_cli.data import measure
+from nnopt_cli.data import input_spec, measure
 
 
 def arrays(folder, **columns):
@@ -249,6 +249,16 @@ def test_channels_last_in_memory_only_where_the_model_can(tmp_path):
     assert viewed.plain.first(2).args[0].is_contiguous()
     assert torch.equal(plain.plain.first(2).args[0], viewed.plain.first(2).args[0])
     assert measure(model_of(tmp_path, Viewed).module(), viewed, run()).samples == 8
+
+
+def test_what_a_graph_would_take_follows_from_the_data(tmp_path):
+    data = options(data=arrays(tmp_path, x=images(), y=LABELS)).open(run(), model_of(tmp_path, Small))
+    assert str(input_spec(data.plain.first(2))) == "float32[N,3,6,6]"
+    path = arrays(
+        tmp_path, ids=np.zeros((6, 5), np.int64), mask=np.ones((6, 5), np.int64), y=np.arange(6) % 3
+    )
+    data = options(data=path).open(run(), model_of(tmp_path, Tokens))
+    assert str(input_spec(data.plain.first(2))) == "ids=int64[N,5]; mask=int64[N,5]"
 
 
 def test_a_model_of_half_floats_is_fed_them(tmp_path):

@@ -74,6 +74,14 @@ def test_images_of_different_sizes_are_named():
 BROKEN = [b"", b"no image", b"\xff\xd8\xff\xe0 cut", jpeg(pictures(1, (64, 64))[0])[:700]]
 
 
+@pytest.mark.parametrize("form", ["EPS", "PDF", "ICO"])
+def test_formats_that_run_other_programs_are_no_images(form):
+    encoded = jpeg(pictures(1, (16, 16))[0], form)
+    _, good, skipped = decoded([jpeg(pictures(1, (16, 16))[0]), encoded])
+    assert good == [True, False]
+    assert "unknown kind" in skipped.found["row 1"]
+
+
 @pytest.mark.parametrize("bad", BROKEN, ids=["empty", "text", "header", "cut short"])
 def test_a_broken_image_is_left_out_and_listed(bad):
     good = [jpeg(each) for each in pictures(3, (64, 64))]

@@ -10,6 +10,7 @@ from torch import nn
 
 from nnopt_cli import NnoptError
 from nnopt_cli.data import activations, gradients
+from nnopt_cli.data.place import placed
 from nnopt_cli.graph import analyse
 
 
@@ -97,6 +98,16 @@ def test_the_program_is_left_as_it_was(tmp_path):
     activations(program, analyse(program), data.plain, run())
     assert all(torch.equal(before[name], value) for name, value in program.state_dict.items())
     assert all(value.grad is None for value in program.state_dict.values())
+
+
+def test_a_program_on_another_device_is_a_copy(tmp_path):
+    build, inputs, columns = CASES["norm"]
+    program = opened(tmp_path, build, inputs, columns)[0].program()
+    moved = placed(program, "meta")
+    assert [node.name for node in moved.graph.nodes] == [node.name for node in program.graph.nodes]
+    assert all(value.device.type == "meta" for value in moved.state_dict.values())
+    assert all(value.device.type == "cpu" for value in program.state_dict.values())
+    assert placed(program, "cpu") is program
 
 
 class Tied(nn.Module):

@@ -50,6 +50,9 @@ class Arrays(FileDataset):
             ) from error
 
     def _numpy(self) -> Mapping[str, Column | None]:
+        import zipfile
+        import zlib
+
         import numpy as np
 
         from nnopt_cli.data import Numbers, Texts
@@ -65,7 +68,15 @@ class Arrays(FileDataset):
                         out[name] = Texts([str(each) for each in values])
                     else:
                         out[name] = Numbers(values)
-        except (ValueError, OSError, EOFError, KeyError) as error:
+        except (
+            ValueError,
+            OSError,
+            EOFError,
+            KeyError,
+            MemoryError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
             hint = (
                 "Objects in arrays are pickles, which are not read: save numbers."
                 if "pickle" in str(error)
