@@ -120,11 +120,11 @@ def test_calls_are_interleaved_and_the_time_is_kept() -> None:
 
     def call(number: int) -> None:
         order.append(number)
-        time.sleep(0.002 * number)
+        time.sleep(0.001 if number == 1 else 0.03)  # far apart: the machine may be busy
 
     start = time.perf_counter()
-    first, second = interleaved([lambda: call(1), lambda: call(2)], seconds=0.1)
-    assert time.perf_counter() - start < 2
+    first, second = interleaved([lambda: call(1), lambda: call(2)], seconds=0.3)
+    assert time.perf_counter() - start < 10
     assert order[:6] == [1, 2, 1, 2, 1, 2]
     assert second.median > first.median
     assert first.runs == second.runs >= 7
