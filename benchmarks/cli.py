@@ -49,6 +49,9 @@ if __name__ == "__main__":
     given = arguments(__doc__)
     report = Report(given.check)
     with tempfile.TemporaryDirectory() as folder:
+        # As installed: with bytecode, which an editable install may have been told not to keep.
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        os.environ["PYTHONPYCACHEPREFIX"] = str(Path(folder) / "bytecode")
         source, target = Path(folder) / "model.safetensors", Path(folder) / "pruned.safetensors"
         small_file(source)
         prune = [*nnopt(), "prune", str(source), "--sparsity", "0.5", "-o", str(target), "--force"]

@@ -15,9 +15,9 @@ from nnopt_plugins.prune.sweep import Desk
 
 from nnopt_cli import MemoryWeight
 from nnopt_cli.formats.dtypes import dtype_named
+from nnopt_cli.formats.weight import CHUNK_BYTES
 
 Words = npt.NDArray[np.generic]
-CHUNK_BYTES = 1 << 19
 
 
 def prune(words: Words, dtype: str, threads: int) -> None:

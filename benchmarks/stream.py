@@ -16,6 +16,7 @@ from _timing import Report, arguments, nnopt
 
 ROWS, COLUMNS = 4096, 4096  # 64 MiB of float32 a tensor
 TENSORS = 16  # a shard: 1 GiB
+REST = 15.0  # seconds: whoever writes first into memory freed a moment ago is faster, on a virtual machine twice
 
 
 def build(folder: Path, gigabytes: float) -> None:
@@ -45,9 +46,17 @@ def build(folder: Path, gigabytes: float) -> None:
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
+def clear(scratch: Path, rest: float = REST) -> Path:
+    """Delete what was made, write out what waits, and let the machine settle; returns `scratch`."""
+    for made in ("copy", "pruned"):
+        shutil.rmtree(scratch / made, ignore_errors=True)
+    os.sync()
+    time.sleep(rest)
+    return scratch
+
+
 def copy(source: Path, target: Path) -> float:
     """Seconds of `cp -r` and fsync of every file."""
-    shutil.rmtree(target, ignore_errors=True)
     start = time.perf_counter()
     subprocess.run(["cp", "-r", "--reflink=never", source, target], check=True)
     for path in [*target.iterdir(), target]:
@@ -59,7 +68,6 @@ def copy(source: Path, target: Path) -> float:
 
 def prune(source: Path, target: Path) -> tuple[float, float]:
     """Seconds of the whole command, and its peak resident megabytes."""
-    shutil.rmtree(target, ignore_errors=True)
     start = time.perf_counter()
     child = subprocess.Popen(
         [*nnopt(), "prune", source, "--sparsity", "0.5", "-o", target, "--force"], stdout=subprocess.DEVNULL
@@ -78,10 +86,9 @@ def measure(report: Report, scratch: Path, gigabytes: float, repeat: int) -> flo
     build(source, gigabytes)
     rounds = []
     for _ in range(repeat):
-        copied = copy(source, scratch / "copy")
-        rounds.append((copied, *prune(source, scratch / "pruned")))
-    for made in ("copy", "pruned"):
-        shutil.rmtree(scratch / made, ignore_errors=True)
+        copied = copy(source, clear(scratch) / "copy")
+        rounds.append((copied, *prune(source, clear(scratch) / "pruned")))
+    clear(scratch, 0)
     copied, pruned, peak = (statistics.median(figures) for figures in zip(*rounds, strict=True))
     what = f"{gigabytes:g} GB sharded float32: {pruned:.1f} s, cp + fsync {copied:.1f} s (medians)"
     report.bar(what, pruned / copied, 2.0)

@@ -68,7 +68,7 @@ def stream(
     results: dict[int, Streamed] = {}
     stop = threading.Event()
     queue: SimpleQueue[int] = SimpleQueue()
-    for index in sorted(range(len(placed)), key=lambda i: -placed[i].weight.nbytes):
+    for index in _order(placed):
         queue.put(index)
 
     def work() -> None:
@@ -99,6 +99,17 @@ def stream(
                 stop.set()  # an interrupt arrives in this thread only
                 raise
     return [results[index] for index in range(len(placed))]
+
+
+def _order(placed: Sequence[Placed]) -> list[int]:
+    """The largest first; among equals from one file after the other, as writes to one file wait in line."""
+    turn: dict[int, int] = {}
+    keys = []
+    for item in placed:
+        file = id(item.sink)
+        turn[file] = turn.get(file, -1) + 1
+        keys.append((-item.weight.nbytes, turn[file]))
+    return sorted(range(len(placed)), key=keys.__getitem__)
 
 
 class _Desk:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from nnopt_cli import Array, Criterion, Grouping, NnoptError, Weight, Where
+from nnopt_cli.formats.weight import CHUNK_BYTES
 from nnopt_plugins.prune.keys import SCORE, Key, floats, magnitude_key, magnitudes, scores_to_keys, zero
 from nnopt_plugins.prune.sweep import Desk, Part
 
-CHUNK_BYTES = 1 << 19  # with its keys and masks this stays in a 1-2 MB L2 cache
 
 
 @dataclass(frozen=True, slots=True)
