@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from nnopt_cli.formats.weight import ChunkEdit as ChunkEdit
     from nnopt_cli.formats.weight import MemoryWeight as MemoryWeight
     from nnopt_cli.formats.weight import Weight as Weight
+    from nnopt_cli.graph.layers import Layer as Layer
+    from nnopt_cli.model.blend import Corresponding as Corresponding
     from nnopt_cli.model.io import save as save
     from nnopt_cli.model.model import Model as Model
     from nnopt_cli.model.naming import Selection as Selection
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
     from nnopt_cli.plugin.component import option as option
     from nnopt_cli.plugin.data import DataOptions as DataOptions
     from nnopt_cli.plugin.filter import TensorFilter as TensorFilter
+    from nnopt_cli.plugin.fusion import Alignment as Alignment
+    from nnopt_cli.plugin.fusion import Fusion as Fusion
+    from nnopt_cli.plugin.fusion import Members as Members
+    from nnopt_cli.plugin.fusion import WeightFusion as WeightFusion
+    from nnopt_cli.plugin.fusion import Weighting as Weighting
     from nnopt_cli.plugin.hookspecs import hookimpl as hookimpl
     from nnopt_cli.plugin.kinds import Criterion as Criterion
     from nnopt_cli.plugin.kinds import Dataset as Dataset
@@ -41,6 +48,10 @@ if TYPE_CHECKING:
     from nnopt_cli.plugin.kinds import Structure as Structure
     from nnopt_cli.plugin.kinds import Where as Where
     from nnopt_cli.plugin.opening import load as load
+    from nnopt_cli.plugin.training import Initializer as Initializer
+    from nnopt_cli.plugin.training import LearningRateSchedule as LearningRateSchedule
+    from nnopt_cli.plugin.training import Optimizer as Optimizer
+    from nnopt_cli.plugin.training import Regularizer as Regularizer
     from nnopt_cli.run import Run as Run
 
 __version__ = "0.1.0"
@@ -54,6 +65,8 @@ _HOME = {
     "ChunkEdit": "formats.weight",
     "MemoryWeight": "formats.weight",
     "Weight": "formats.weight",
+    "Layer": "graph.layers",
+    "Corresponding": "model.blend",
     "load": "plugin.opening",
     "save": "model.io",
     "Model": "model.model",
@@ -64,6 +77,11 @@ _HOME = {
     "option": "plugin.component",
     "DataOptions": "plugin.data",
     "TensorFilter": "plugin.filter",
+    "Alignment": "plugin.fusion",
+    "Fusion": "plugin.fusion",
+    "Members": "plugin.fusion",
+    "WeightFusion": "plugin.fusion",
+    "Weighting": "plugin.fusion",
     "hookimpl": "plugin.hookspecs",
     "Criterion": "plugin.kinds",
     "Dataset": "plugin.kinds",
@@ -76,6 +94,10 @@ _HOME = {
     "Pattern": "plugin.kinds",
     "Structure": "plugin.kinds",
     "Where": "plugin.kinds",
+    "Initializer": "plugin.training",
+    "LearningRateSchedule": "plugin.training",
+    "Optimizer": "plugin.training",
+    "Regularizer": "plugin.training",
     "Run": "run",
 }
 __all__ = [*_HOME, "__version__"]

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.evidence import Units as Units
     from nnopt_cli.graph.inputs import sample_inputs as sample_inputs
     from nnopt_cli.graph.keep import Keep as Keep
+    from nnopt_cli.graph.layers import Channels as Channels
+    from nnopt_cli.graph.layers import Layer as Layer
     from nnopt_cli.graph.reference import run as run
     from nnopt_cli.graph.reference import run_masked as run_masked
     from nnopt_cli.graph.reference import run_zeroed as run_zeroed
     from nnopt_cli.graph.residual import Block as Block
     from nnopt_cli.graph.residual import blocks as blocks
     from nnopt_cli.graph.residual import without_blocks as without_blocks
+    from nnopt_cli.graph.sensitivity import sensitivities as sensitivities
     from nnopt_cli.graph.timing import Latency as Latency
     from nnopt_cli.graph.timing import Stopwatch as Stopwatch
     from nnopt_cli.graph.timing import interleaved as interleaved
@@ -54,11 +57,14 @@ _HOME = {
     "cut": "cutting",
     "sample_inputs": "inputs",
     "Keep": "keep",
+    "Channels": "layers",
+    "Layer": "layers",
     "run": "reference",
     "run_masked": "reference",
     "run_zeroed": "reference",
     "Evidence": "evidence",
     "Units": "evidence",
+    "sensitivities": "sensitivity",
     "Latency": "timing",
     "Stopwatch": "timing",
     "interleaved": "timing",
