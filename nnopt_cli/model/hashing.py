@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def content_hash(model: Model, tallies: Mapping[str, Tally] | Mapping[str, Stats]) -> str:
     """sha256 over every tensor's name, dtype, shape and own sha256."""
-    return _combined(model, {name: tally.sha256 for name, tally in tallies.items()})
+    return hash_of(model, {name: tally.sha256 for name, tally in tallies.items()})
 
 
 def input_hash(model: Model) -> str:
@@ -27,10 +27,11 @@ def input_hash(model: Model) -> str:
         for start, count in origin.spans():
             digest.update(origin.chunk(start, count, np.empty(count, origin.dtype.word)).data.cast("B"))
         digests[name] = digest.hexdigest()
-    return _combined(model, digests)
+    return hash_of(model, digests)
 
 
-def _combined(model: Model, digests: Mapping[str, str]) -> str:
+def hash_of(model: Model, digests: Mapping[str, str]) -> str:
+    """The content hash from the sha256 of every tensor, by the first of its names."""
     digest = hashlib.sha256()
     for name in sorted(digests):
         weight = model.weights[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,6 +104,7 @@ def save(
     run: Run | None = None,
     force: bool = False,
     results: Mapping[str, Any] | None = None,
+    sources: Callable[[Mapping[str, Tally]], Sequence[Mapping[str, Any]]] | None = None,
 ) -> Saved:
     """Write `model` atomically, in the form that the path's suffix names, else as its input was.
 
@@ -114,6 +115,7 @@ def save(
         run: threads, progress and device; a default one if left out.
         force: replace an existing output.
         results: figures to put into the file's record.
+        sources: where the model was made from several, gives the record of each from the tallies.
 
     Raises:
         NnoptError: the output exists, is the input itself, or the disk is full; nothing half-written is left.
@@ -125,9 +127,12 @@ def save(
 
     def record(tallies: Mapping[str, Tally]) -> dict[str, str]:
         nonlocal final, digest
-        digest = _input_hash(model, tallies)
-        source = {"path": model.path.name, "sha256": digest}
-        inputs = model.provenance.inputs or (source,)
+        if sources is not None:
+            inputs = tuple(sources(tallies))
+            digest = str(inputs[0]["sha256"])
+        else:
+            digest = _input_hash(model, tallies)
+            inputs = model.provenance.inputs or ({"path": model.path.name, "sha256": digest},)
         final = replace(model.provenance, inputs=inputs, results=dict(results or {}), version=__version__)
         return final.to_strings()
 

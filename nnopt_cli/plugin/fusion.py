@@ -137,9 +137,16 @@ class WeightFusion(Fusion, kind="fusion"):
 
     def fuse(self, members: Members, run: Run) -> Model:
         """The first model with tensors that are merged when they are read or saved."""
-        from nnopt_cli.model.blend import blended
+        from nnopt_cli.model.blended import blended
 
-        return blended(self, members, run)
+        return blended(
+            self,
+            members.models,
+            weights=members.weighting.of,
+            base=members.base if self.base != "no" else None,
+            integers=members.integers,
+            run=run,
+        )
 
 
 class Alignment(Component, kind="alignment"):

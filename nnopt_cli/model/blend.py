@@ -1,0 +1,235 @@
+"""Corresponding tensors of several models, merged chunk by chunk as they are read: constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from threading import Lock
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from nnopt_cli.errors import NnoptError
+from nnopt_cli.formats.weight import Array, Tap, Weight
+from nnopt_cli.model.numbers import compute_type, to_reals, to_words
+
+BLOCK = 1 << 16  # elements merged at once: in float32 a few members fit in cache
+Over = Literal["tensor", "layer", "model"]
+
+
+class Merge(Protocol):
+    """What a method in weight space does; see `nnopt_cli.WeightFusion`."""
+
+    convex: Any
+
+    def survey(self, tensor: Corresponding) -> Any:
+        """What `merge` has to know of the whole tensor."""
+
+    def merge(self, values: Sequence[Array], tensor: Corresponding, found: Any, start: int) -> Array:
+        """One chunk, merged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Corresponding:
+    """One tensor of every member, as a method sees it.
+
+    Attributes:
+        name: its name, the same in all.
+        index: its place among the model's tensors.
+        shape: its dimensions.
+        members: the tensor in each member.
+        weights: how much each member counts; None where nothing was given.
+        base: the ancestor's, where values are differences from it.
+        seed: the run's seed.
+        siblings: all tensors of the model that are merged, this one among them.
+    """
+
+    name: str
+    index: int
+    shape: tuple[int, ...]
+    members: tuple[Weight, ...]
+    weights: tuple[float, ...] | None = None
+    base: Weight | None = None
+    seed: int = 0
+    siblings: list[Corresponding] = field(default_factory=list, repr=False)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """`weights`, or equal ones that sum to one."""
+        return self.weights or (1 / len(self.members),) * len(self.members)
+
+    @property
+    def layer(self) -> str:
+        """The module that owns it: its name without the last part."""
+        return self.name.rpartition(".")[0]
+
+    @property
+    def all(self) -> tuple[Weight, ...]:
+        """The members', and the base's last where there is one."""
+        return self.members if self.base is None else (*self.members, self.base)
+
+    def chunks(self) -> Iterator[tuple[int, list[Array]]]:
+        """The values as `merge` gets them, each with the flat index of its first; anew at every call.
+
+        What is infinite and the same in all members (a mask) is left out.
+        """
+        unit = math.lcm(*(weight.unit for weight in self.all))
+        first = self.members[0]
+        buffers: list[Array] = []
+        for start, count in first.spans(min(unit, max(1, first.numel)), BLOCK * first.dtype.itemsize):
+            buffers = buffers or [np.empty(count, weight.dtype.word) for weight in self.all]
+            pairs = zip(self.all, buffers, strict=True)
+            words = [weight.chunk(start, count, buffer) for weight, buffer in pairs]
+            values = self.values(words)
+            if values is not None:
+                yield start, values
+
+    def values(self, words: Sequence[Array]) -> list[Array] | None:
+        """Raw words of all members (and the base) as numbers; less the base's, where there is one.
+
+        Returns None where they hold NaN or infinity, and are the same in all.
+        Raises NnoptError: only some do.
+        """
+        kind = compute_type(weight.dtype for weight in self.all)
+        found = []
+        for weight, own in zip(self.all, words, strict=True):
+            numbers = to_reals(own, weight.dtype, kind)
+            if not math.isfinite(float(np.dot(numbers, numbers))) and not np.isfinite(numbers).all():
+                if same(words):
+                    return None
+                raise _unfit(self.name, weight, self.all.index(weight))
+            found.append(numbers)
+        if self.base is None:
+            return found
+        ancestor = found.pop()
+        return [each - ancestor for each in found]
+
+    def gram(self, over: Over = "tensor") -> Array:
+        """Inner products of all pairs of members, float64, over this tensor or its whole layer or model."""
+        if over == "tensor":
+            return _gram(self)
+        near = [each for each in self.siblings if over == "model" or each.layer == self.layer]
+        return np.asarray(sum(_gram(each) for each in near))
+
+
+def same(words: Sequence[Array]) -> bool:
+    """Whether all are the same, bit for bit."""
+    first = words[0].view(np.uint8)
+    return all(np.array_equal(first, other.view(np.uint8)) for other in words[1:])
+
+
+def _gram(tensor: Corresponding) -> Array:
+    total = np.zeros((len(tensor.members), len(tensor.members)))
+    for _, values in tensor.chunks():
+        for i, one in enumerate(values):
+            for j in range(i + 1):
+                total[i, j] += np.dot(one, values[j])
+    return np.asarray(total + np.tril(total, -1).T)
+
+
+def _unfit(name: str, weight: Weight, position: int) -> NnoptError:
+    file = getattr(getattr(weight.origin, "file", None), "path", None)
+    whose = str(file) if file else f"member {position + 1}"
+    return NnoptError(
+        f"{whose}: {name} holds NaN or infinity, which would spread into the result",
+        "Leave this model out; `nnopt inspect --stats` counts such values.",
+    )
+
+
+class BlendedWeight(Weight):
+    """A tensor merged from those of several members whenever it is read; as the first one's type.
+
+    Attributes:
+        digests: sha256 of each further member's tensor (and the base's), from the last read from its start.
+    """
+
+    def __init__(self, tensor: Corresponding, method: Merge) -> None:
+        first = tensor.members[0]
+        super().__init__(first.name, first.dtype, first.shape)
+        self._tensor = tensor
+        self._method = method
+        self._lock = Lock()
+        self._survey: list[Any] = []
+        self.digests: list[Any] = []
+
+    @property
+    def unit(self) -> int:
+        whole = math.lcm(*(weight.unit for weight in self._tensor.all))
+        return min(whole, max(1, self.numel))
+
+    @property
+    def origin(self) -> Weight:
+        return self._tensor.members[0].origin
+
+    def read_into(self, out: Array, start: int, tap: Tap | None = None) -> None:
+        if start == 0:
+            self.digests = [hashlib.sha256() for _ in self._tensor.all[1:]]
+        first, *others = self._tensor.all
+        first.read_into(out, start, tap)
+        words = [out]
+        for weight, digest in zip(others, self.digests, strict=True):
+            buffer = np.empty(len(out), weight.dtype.word)
+            weight.read_into(buffer, start, lambda seen, digest=digest: digest.update(seen.view(np.uint8)))
+            words.append(buffer)
+        found = self._found()
+        for at in range(0, len(out), BLOCK):
+            self._blend([each[at : at + BLOCK] for each in words], start + at, found)
+
+    def _blend(self, words: list[Array], start: int, found: Any) -> None:
+        """Merge one block into the first of `words`."""
+        if self._method.convex and same(words):
+            return
+        tensor = self._tensor
+        values = tensor.values(words)
+        if values is None:
+            return
+        if tensor.base is None:
+            ancestor = None
+        else:
+            ancestor = to_reals(words[-1], tensor.base.dtype, values[0].dtype.type)
+        factor = len(values[0]) // max(1, len(words[0]))  # two numbers for a complex one
+        merged = self._method.merge(values, tensor, found, start * factor)
+        if merged.shape != values[0].shape:
+            raise NnoptError(f"{tensor.name}: the fusion made {merged.shape} out of {values[0].shape}")
+        words[0][:] = to_words(merged if ancestor is None else merged + ancestor, self.dtype)
+
+    def _found(self) -> Any:
+        with self._lock:
+            if not self._survey:
+                self._survey.append(self._method.survey(self._tensor))
+        return self._survey[0]
+
+
+class PickedWeight(Weight):
+    """A tensor of integers, of which each element is taken from the members by a rule."""
+
+    def __init__(
+        self, name: str, members: Sequence[Weight], pick: Callable[[str, list[Array]], Array]
+    ) -> None:
+        first = members[0]
+        super().__init__(first.name, first.dtype, first.shape)
+        self._name = name
+        self._members = tuple(members)
+        self._pick = pick
+        self.digests: list[Any] = []
+
+    @property
+    def unit(self) -> int:
+        return min(math.lcm(*(weight.unit for weight in self._members)), max(1, self.numel))
+
+    @property
+    def origin(self) -> Weight:
+        return self._members[0].origin
+
+    def read_into(self, out: Array, start: int, tap: Tap | None = None) -> None:
+        if start == 0:
+            self.digests = [hashlib.sha256() for _ in self._members[1:]]
+        self._members[0].read_into(out, start, tap)
+        words = [out]
+        for weight, digest in zip(self._members[1:], self.digests, strict=True):
+            words.append(np.empty(len(out), weight.dtype.word))
+            weight.read_into(words[-1], start, lambda seen, digest=digest: digest.update(seen.view(np.uint8)))
+        if not same(words):
+            out[:] = self._pick(self._name, words)

@@ -1,0 +1,103 @@
+"""Several models as one: every tensor merged from the members' when it is read or saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from nnopt_cli.errors import NnoptError
+from nnopt_cli.formats.weight import Array, Weight
+from nnopt_cli.model.blend import BlendedWeight, Corresponding, Merge, PickedWeight
+from nnopt_cli.model.hashing import hash_of, input_hash
+
+if TYPE_CHECKING:
+    from nnopt_cli.formats.tally import Tally
+    from nnopt_cli.model.model import Model
+    from nnopt_cli.run import Run
+
+_UNKNOWN = "0" * 64
+_RULES = {"max": "the largest value", "first": "the first member's value"}
+
+
+def blended(
+    method: Merge,
+    models: Sequence[Model],
+    *,
+    weights: Callable[[str], tuple[float, ...] | None],
+    base: Model | None,
+    integers: Literal["max", "first", "error"],
+    run: Run,
+) -> Model:
+    """The first model with every tensor merged; nothing is read yet.
+
+    Args:
+        method: how floating and complex tensors are merged.
+        models: members of the same names, shapes and types.
+        weights: how much each member counts in a tensor of that name.
+        base: the ancestor, where values are differences from it.
+        integers: what an element of an integer tensor becomes where members differ.
+        run: its seed; where integers differ, it is noted when they are read.
+    """
+    everyone = (*models, *([base] if base else []))
+    pick = _picking(integers, run)
+    siblings: list[Corresponding] = []
+    new: dict[tuple[int, ...], Weight] = {}
+    out: dict[str, Weight] = {}
+    for name in models[0].weights:
+        theirs = [model.weights[name] for model in everyone]
+        key = tuple(map(id, theirs))  # names are tied where they are in all members
+        if key not in new and theirs[0].dtype.kind in ("float", "complex"):
+            own = tuple(theirs[: len(models)])
+            ancestor = theirs[-1] if base else None
+            shape = theirs[0].shape
+            tensor = Corresponding(name, len(new), shape, own, weights(name), ancestor, run.seed, siblings)
+            siblings.append(tensor)
+            new[key] = BlendedWeight(tensor, method)
+        elif key not in new:
+            new[key] = PickedWeight(name, theirs[: len(models)], pick)
+        out[name] = new[key]
+    return replace(models[0], weights=out)
+
+
+def _picking(integers: str, run: Run) -> Callable[[str, list[Array]], Array]:
+    def pick(name: str, words: list[Array]) -> Array:
+        if integers == "error":
+            raise NnoptError(
+                f"{name}: its integers differ between members, and --integers error forbids that",
+                "Use --integers max or --integers first.",
+            )
+        kind = name.rpartition(".")[2]
+        run.note(f"Members differ in integers ({kind}): each is {_RULES[integers]} (--integers {integers}).")
+        return words[0] if integers == "first" else np.maximum.reduce(words)
+
+    return pick
+
+
+def sources(fused: Model, models: Sequence[Model], tallies: Mapping[str, Tally]) -> list[dict[str, str]]:
+    """The record of each of `models` (members, then the base): its name and the hash of its weights.
+
+    Hashes were taken while the tensors streamed; a model whose tensors did not all do so is read again.
+    """
+    blank = all(tally.sha256 == _UNKNOWN for tally in tallies.values())
+    found = []
+    for position, model in enumerate(models):
+        digest = _UNKNOWN if blank else _streamed(fused, model, position, tallies) or input_hash(model)
+        found.append({"path": model.path.name, "sha256": digest})
+    return found
+
+
+def _streamed(fused: Model, model: Model, position: int, tallies: Mapping[str, Tally]) -> str | None:
+    digests: dict[str, str] = {}
+    firsts = {id(weight): name for name, weight in reversed(fused.weights.items())}
+    for name in model.unique():
+        weight: Any = fused.weights.get(name)
+        if not isinstance(weight, (BlendedWeight, PickedWeight)) or len(weight.digests) < position:
+            return None
+        tally = tallies.get(firsts[id(weight)])
+        if tally is None:
+            return None
+        digests[name] = tally.sha256 if position == 0 else weight.digests[position - 1].hexdigest()
+    return hash_of(model, digests)
