@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from nnopt_cli.errors import NnoptError as NnoptError
     from nnopt_cli.errors import UnreadableError as UnreadableError
     from nnopt_cli.errors import UsageError as UsageError
+    from nnopt_cli.formats.state import load_state as load_state
+    from nnopt_cli.formats.state import save_state as save_state
     from nnopt_cli.formats.weight import Array as Array
     from nnopt_cli.formats.weight import ChunkEdit as ChunkEdit
     from nnopt_cli.formats.weight import MemoryWeight as MemoryWeight
@@ -61,6 +63,8 @@ _HOME = {
     "NnoptError": "errors",
     "UnreadableError": "errors",
     "UsageError": "errors",
+    "load_state": "formats.state",
+    "save_state": "formats.state",
     "Array": "formats.weight",
     "ChunkEdit": "formats.weight",
     "MemoryWeight": "formats.weight",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Run:
         gate_missed: whether a quality gate was missed and the result is written all the same (exit code 4).
         selection: which tensors the pass worked on, set by a pass that chooses some.
         registry: the components of this invocation; None outside of the command line.
+        output: where the result will be written; None where nothing is, or nobody said.
+        after: what is to be done once the result is written, such as to remove a checkpoint.
     """
 
     device: str = "cpu"
@@ -59,6 +62,8 @@ class Run:
     gate_missed: bool = False
     selection: Selection | None = None
     registry: Registry | None = None
+    output: Path | None = None
+    after: list[Callable[[], object]] = field(default_factory=list)
 
     def note(self, sentence: str) -> None:
         """Say something in the summary and the record, e.g. what was left out and why."""

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from nnopt_cli.data.evaluation import Contestant as Contestant
     from nnopt_cli.data.evaluation import Evaluation as Evaluation
     from nnopt_cli.data.evaluation import Evaluations as Evaluations
+    from nnopt_cli.data.evaluation import aligned as aligned
     from nnopt_cli.data.evaluation import evaluate as evaluate
     from nnopt_cli.data.evaluation import evaluate_all as evaluate_all
     from nnopt_cli.data.expected import Expected as Expected
     from nnopt_cli.data.expected import input_spec as input_spec
     from nnopt_cli.data.images import missing_extra as missing_extra
+    from nnopt_cli.data.outputs import answer as answer
     from nnopt_cli.data.outputs import main_output as main_output
     from nnopt_cli.data.outputs import predict as predict
     from nnopt_cli.data.signals import activations as activations
@@ -50,11 +52,13 @@ _HOME = {
     "Contestant": "evaluation",
     "Evaluation": "evaluation",
     "Evaluations": "evaluation",
+    "aligned": "evaluation",
     "evaluate": "evaluation",
     "evaluate_all": "evaluation",
     "Expected": "expected",
     "input_spec": "expected",
     "missing_extra": "images",
+    "answer": "outputs",
     "main_output": "outputs",
     "predict": "outputs",
     "activations": "signals",

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.keep import Keep as Keep
     from nnopt_cli.graph.layers import Channels as Channels
     from nnopt_cli.graph.layers import Layer as Layer
+    from nnopt_cli.graph.modes import trainable as trainable
+    from nnopt_cli.graph.onnx_export import to_onnx as to_onnx
+    from nnopt_cli.graph.parity import Parity as Parity
+    from nnopt_cli.graph.parity import verify as verify
     from nnopt_cli.graph.reference import run as run
     from nnopt_cli.graph.reference import run_masked as run_masked
     from nnopt_cli.graph.reference import run_zeroed as run_zeroed
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.residual import blocks as blocks
     from nnopt_cli.graph.residual import without_blocks as without_blocks
     from nnopt_cli.graph.sensitivity import sensitivities as sensitivities
+    from nnopt_cli.graph.sides import Side as Side
+    from nnopt_cli.graph.sides import onnx_side as onnx_side
+    from nnopt_cli.graph.sides import program_side as program_side
     from nnopt_cli.graph.timing import Latency as Latency
     from nnopt_cli.graph.timing import Stopwatch as Stopwatch
     from nnopt_cli.graph.timing import interleaved as interleaved
@@ -59,6 +66,13 @@ _HOME = {
     "Keep": "keep",
     "Channels": "layers",
     "Layer": "layers",
+    "trainable": "modes",
+    "to_onnx": "onnx_export",
+    "Parity": "parity",
+    "verify": "parity",
+    "Side": "sides",
+    "onnx_side": "sides",
+    "program_side": "sides",
     "run": "reference",
     "run_masked": "reference",
     "run_zeroed": "reference",

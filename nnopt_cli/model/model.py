@@ -103,6 +103,27 @@ class Model:
         fill(module, self.weights, self.arch.spec)
         return module
 
+    def trainable(self) -> nn.Module:
+        """A new module that can be trained, in evaluation mode; its memory is its own.
+
+        It is built by the model's source where that is known. A bare program becomes a module whose norms
+        and dropouts follow `train()` and `eval()` again.
+
+        Raises NnoptError: the rung is lower, or the weights do not fit what the source builds.
+        """
+        from nnopt_cli.model.training import trainable
+
+        return trainable(self)
+
+    def trained(self, module: nn.Module) -> Model:
+        """The same model with the values of `module`, which `trainable` made, in the model's own types.
+
+        The module's tensors are held, not copied; what the module does not have stays as it is.
+        """
+        from nnopt_cli.model.training import trained
+
+        return trained(self, module)
+
     def program(self) -> ExportedProgram:
         """The program with the weights as they are now, in memory. Not to be changed in place.
 

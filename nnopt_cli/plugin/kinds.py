@@ -27,9 +27,13 @@ class Pass(Component, kind="pass"):
     Class attributes:
         suffix: the word in the output's name, `model.SUFFIX.pt`; by default the pass's name.
         needs: the lowest rung that it works on; a model on a lower one is refused before it runs.
+        reshapes: whether it may change sizes or operators, so that the output becomes a `.pt2`.
+        from_scratch: whether it also works without a file, on what `--arch` builds.
     """
 
     suffix: ClassVar[str] = ""
+    reshapes: ClassVar[bool] = True
+    from_scratch: ClassVar[bool] = False
     needs: ClassVar[Literal["weights", "module", "graph"]] = "weights"
 
     @abstractmethod

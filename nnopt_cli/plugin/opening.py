@@ -66,14 +66,26 @@ def load(
 
 def open_model(path: Path, options: ModelOptions, registry: Registry) -> Model:
     """The same from what was typed: `--arch`, `--arch-arg`, `--input`, `--key`."""
+    made, inputs = _computed(options, registry)
+    for name in options.operators:
+        _import_operators(name)
+    return load_file(path, key=options.key, arch=made, inputs=inputs, operators=options.operators)
+
+
+def new_model(options: ModelOptions, registry: Registry) -> tuple[Architecture, InputSpec | None]:
+    """What a model without a file is made of. Raises UsageError where `--arch` is missing."""
+    made, inputs = _computed(options, registry)
+    if made is None:
+        raise UsageError("without a model file, the network is what --arch builds", "Give --arch.")
+    return made, inputs
+
+
+def _computed(options: ModelOptions, registry: Registry) -> tuple[Architecture | None, InputSpec | None]:
     if options.arch_arg and options.arch is None:
         raise UsageError("--arch-arg is an argument of what --arch names", "Give --arch too.")
     arguments = dict(map(_argument, options.arch_arg))
     made = architecture(options.arch, arguments, registry) if options.arch else None
-    inputs = InputSpec.parse(options.input) if options.input else None
-    for name in options.operators:
-        _import_operators(name)
-    return load_file(path, key=options.key, arch=made, inputs=inputs, operators=options.operators)
+    return made, InputSpec.parse(options.input) if options.input else None
 
 
 def architecture(arch: str | Loader, arguments: Mapping[str, Any], registry: Registry | None) -> Architecture:
