@@ -70,7 +70,13 @@ class LearningRateSchedule(Component, kind="learning-rate-schedule"):
 
 
 class Regularizer(Component, kind="regularizer"):
-    """Keeps weights small, sparse or apart. Overrides at least one of its methods; each does nothing here."""
+    """Keeps weights small, sparse or apart. Overrides at least one of its methods; each does nothing here.
+
+    Class attributes:
+        needs_channels: whether it looks at `Layer.groups`.
+    """
+
+    needs_channels: ClassVar[bool] = False
 
     def prepare(self, network: nn.Module) -> None:
         """Change the network before training begins, such as the rates of its dropout."""
@@ -98,3 +104,14 @@ class Initializer(Component, kind="initializer"):
 
         Raises NnoptError where the rule says nothing about a tensor of such a shape.
         """
+
+    def fill_layer(self, layer: Layer, generator: Generator) -> None:
+        """`fill` for weights; biases become 0 and the gains of norms 1, as in new PyTorch layers."""
+        from torch.nn.init import ones_, zeros_
+
+        if layer.kind == "bias":
+            zeros_(layer.parameter)
+        elif layer.kind == "norm":
+            ones_(layer.parameter)
+        else:
+            self.fill(layer.parameter, generator)
