@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ Over = Literal["tensor", "layer", "model"]
 class Merge(Protocol):
     """What a method in weight space does; see `nnopt_cli.WeightFusion`."""
 
-    convex: Any
+    convex: ClassVar[bool]
 
     def survey(self, tensor: Corresponding) -> Any:
         """What `merge` has to know of the whole tensor."""
@@ -70,15 +70,21 @@ class Corresponding:
         """The members', and the base's last where there is one."""
         return self.members if self.base is None else (*self.members, self.base)
 
-    def chunks(self) -> Iterator[tuple[int, list[Array]]]:
+    def chunks(self, most: int | None = None) -> Iterator[tuple[int, list[Array]]]:
         """The values as `merge` gets them, each with the flat index of its first; anew at every call.
 
         What is infinite and the same in all members (a mask) is left out.
+
+        Args:
+            most: give only so many chunks, spread evenly, of a tensor that has more.
         """
         unit = math.lcm(*(weight.unit for weight in self.all))
         first = self.members[0]
         buffers: list[Array] = []
-        for start, count in first.spans(min(unit, max(1, first.numel)), BLOCK * first.dtype.itemsize):
+        spans = list(first.spans(min(unit, max(1, first.numel)), BLOCK * first.dtype.itemsize))
+        if most is not None and len(spans) > most:
+            spans = [spans[len(spans) * i // most] for i in range(most)]
+        for start, count in spans:
             buffers = buffers or [np.empty(count, weight.dtype.word) for weight in self.all]
             pairs = zip(self.all, buffers, strict=True)
             words = [weight.chunk(start, count, buffer) for weight, buffer in pairs]
@@ -106,12 +112,15 @@ class Corresponding:
         ancestor = found.pop()
         return [each - ancestor for each in found]
 
-    def gram(self, over: Over = "tensor") -> Array:
-        """Inner products of all pairs of members, float64, over this tensor or its whole layer or model."""
+    def gram(self, over: Over = "tensor", most: int | None = None) -> Array:
+        """Inner products of all pairs of members, float64, over this tensor or its whole layer or model.
+
+        `most` looks at so many chunks of each tensor only.
+        """
         if over == "tensor":
-            return _gram(self)
+            return _gram(self, most)
         near = [each for each in self.siblings if over == "model" or each.layer == self.layer]
-        return np.asarray(sum(_gram(each) for each in near))
+        return np.asarray(sum(_gram(each, most) for each in near))
 
 
 def same(words: Sequence[Array]) -> bool:
@@ -120,9 +129,13 @@ def same(words: Sequence[Array]) -> bool:
     return all(np.array_equal(first, other.view(np.uint8)) for other in words[1:])
 
 
-def _gram(tensor: Corresponding) -> Array:
+def _into(digest: Any) -> Tap:
+    return lambda seen: digest.update(seen.view(np.uint8))
+
+
+def _gram(tensor: Corresponding, most: int | None) -> Array:
     total = np.zeros((len(tensor.members), len(tensor.members)))
-    for _, values in tensor.chunks():
+    for _, values in tensor.chunks(most):
         for i, one in enumerate(values):
             for j in range(i + 1):
                 total[i, j] += np.dot(one, values[j])
@@ -155,6 +168,11 @@ class BlendedWeight(Weight):
         self.digests: list[Any] = []
 
     @property
+    def parts(self) -> tuple[Weight, ...]:
+        """The members' tensors, and the base's."""
+        return self._tensor.all
+
+    @property
     def unit(self) -> int:
         whole = math.lcm(*(weight.unit for weight in self._tensor.all))
         return min(whole, max(1, self.numel))
@@ -171,7 +189,7 @@ class BlendedWeight(Weight):
         words = [out]
         for weight, digest in zip(others, self.digests, strict=True):
             buffer = np.empty(len(out), weight.dtype.word)
-            weight.read_into(buffer, start, lambda seen, digest=digest: digest.update(seen.view(np.uint8)))
+            weight.read_into(buffer, start, _into(digest))
             words.append(buffer)
         found = self._found()
         for at in range(0, len(out), BLOCK):
@@ -216,6 +234,11 @@ class PickedWeight(Weight):
         self.digests: list[Any] = []
 
     @property
+    def parts(self) -> tuple[Weight, ...]:
+        """The members' tensors."""
+        return self._members
+
+    @property
     def unit(self) -> int:
         return min(math.lcm(*(weight.unit for weight in self._members)), max(1, self.numel))
 
@@ -230,6 +253,6 @@ class PickedWeight(Weight):
         words = [out]
         for weight, digest in zip(self._members[1:], self.digests, strict=True):
             words.append(np.empty(len(out), weight.dtype.word))
-            weight.read_into(words[-1], start, lambda seen, digest=digest: digest.update(seen.view(np.uint8)))
+            weight.read_into(words[-1], start, _into(digest))
         if not same(words):
             out[:] = self._pick(self._name, words)

@@ -42,7 +42,7 @@ def blended(
         run: its seed; where integers differ, it is noted when they are read.
     """
     everyone = (*models, *([base] if base else []))
-    pick = _picking(integers, run)
+    pick = _picking(integers, run, len(models))
     siblings: list[Corresponding] = []
     new: dict[tuple[int, ...], Weight] = {}
     out: dict[str, Weight] = {}
@@ -57,13 +57,14 @@ def blended(
             siblings.append(tensor)
             new[key] = BlendedWeight(tensor, method)
         elif key not in new:
-            new[key] = PickedWeight(name, theirs[: len(models)], pick)
+            new[key] = PickedWeight(name, theirs, pick)
         out[name] = new[key]
     return replace(models[0], weights=out)
 
 
-def _picking(integers: str, run: Run) -> Callable[[str, list[Array]], Array]:
+def _picking(integers: str, run: Run, members: int) -> Callable[[str, list[Array]], Array]:
     def pick(name: str, words: list[Array]) -> Array:
+        words = words[:members]  # without the base's
         if integers == "error":
             raise NnoptError(
                 f"{name}: its integers differ between members, and --integers error forbids that",
@@ -77,27 +78,28 @@ def _picking(integers: str, run: Run) -> Callable[[str, list[Array]], Array]:
 
 
 def sources(fused: Model, models: Sequence[Model], tallies: Mapping[str, Tally]) -> list[dict[str, str]]:
-    """The record of each of `models` (members, then the base): its name and the hash of its weights.
+    """The record of each of `models` (members, and the base): its name and the hash of its weights.
 
     Hashes were taken while the tensors streamed; a model whose tensors did not all do so is read again.
     """
     blank = all(tally.sha256 == _UNKNOWN for tally in tallies.values())
     found = []
-    for position, model in enumerate(models):
-        digest = _UNKNOWN if blank else _streamed(fused, model, position, tallies) or input_hash(model)
+    for model in models:
+        digest = _UNKNOWN if blank else _streamed(fused, model, tallies) or input_hash(model)
         found.append({"path": model.path.name, "sha256": digest})
     return found
 
 
-def _streamed(fused: Model, model: Model, position: int, tallies: Mapping[str, Tally]) -> str | None:
+def _streamed(fused: Model, model: Model, tallies: Mapping[str, Tally]) -> str | None:
+    first = {id(weight): name for name, weight in reversed(list(fused.weights.items()))}
     digests: dict[str, str] = {}
-    firsts = {id(weight): name for name, weight in reversed(fused.weights.items())}
-    for name in model.unique():
-        weight: Any = fused.weights.get(name)
-        if not isinstance(weight, (BlendedWeight, PickedWeight)) or len(weight.digests) < position:
+    for name, own in model.unique().items():
+        weight = fused.weights.get(name)
+        tally = tallies.get(first.get(id(weight), ""))
+        if tally is None or not isinstance(weight, (BlendedWeight, PickedWeight)):
             return None
-        tally = tallies.get(firsts[id(weight)])
-        if tally is None:
+        place = next((i for i, part in enumerate(weight.parts) if part is own), None)
+        if place is None or own.origin is not own:  # what streamed was not this tensor as it was read
             return None
-        digests[name] = tally.sha256 if position == 0 else weight.digests[position - 1].hexdigest()
+        digests[name] = tally.sha256 if place == 0 else weight.digests[place - 1].hexdigest()
     return hash_of(model, digests)

@@ -54,6 +54,7 @@ class Members:
         data: `--data`, opened for the first model. What is chosen or fitted is chosen on `data.plain`;
             `data.val` (`--val`, `--val-split`) is kept for the report.
         integers: which value an integer tensor gets where members differ.
+        aligned: how their units were put into one order, if they were.
         share_trunk: how many of the lowest layers are made one by averaging; `auto` as many as the
             metric allows. Only for fusions of outputs.
     """
@@ -63,6 +64,7 @@ class Members:
     base: Model | None = None
     data: Data | None = None
     integers: Integers = "max"
+    aligned: Alignment | None = None
     share_trunk: int | Literal["auto"] | None = None
 
     @property
@@ -93,12 +95,12 @@ class Fusion(Component, kind="fusion"):
     convex: ClassVar[bool] = True
     most: ClassVar[int | None] = None
 
-    def chosen(self, members: Members, run: Run) -> Fusion:
-        """The fusion that does the work; itself but for one that chooses. It may read weights.
+    def chosen(self, members: Members, run: Run) -> tuple[Fusion, Members]:
+        """The fusion that does the work, and on what; itself but for one that chooses, which may read weights.
 
-        It is called after all members were opened, before anything is checked against the fusion.
+        It is called after all members were opened, before they are checked against the fusion.
         """
-        return self
+        return self, members
 
     def check(self, members: Members) -> None:
         """Raise UsageError where options and members do not fit; headers only, before anything is read."""
