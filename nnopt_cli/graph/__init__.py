@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.keep import Keep as Keep
     from nnopt_cli.graph.layers import Channels as Channels
     from nnopt_cli.graph.layers import Layer as Layer
+    from nnopt_cli.graph.layers import layers_of as layers_of
+    from nnopt_cli.graph.layers import parameter_groups as parameter_groups
     from nnopt_cli.graph.modes import trainable as trainable
     from nnopt_cli.graph.onnx_export import to_onnx as to_onnx
     from nnopt_cli.graph.parity import Parity as Parity
@@ -66,6 +68,8 @@ _HOME = {
     "Keep": "keep",
     "Channels": "layers",
     "Layer": "layers",
+    "layers_of": "layers",
+    "parameter_groups": "layers",
     "trainable": "modes",
     "to_onnx": "onnx_export",
     "Parity": "parity",

@@ -14,7 +14,8 @@ from torch import nn
 
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.graph.inputs import sample_inputs
-from nnopt_cli.graph.onnx_runtime import onnx_file, to_onnx
+from nnopt_cli.graph.onnx_export import to_onnx
+from nnopt_cli.graph.onnx_runtime import onnx_file
 from nnopt_cli.graph.setting import Ready, Setting, first_line, quiet
 
 if TYPE_CHECKING:

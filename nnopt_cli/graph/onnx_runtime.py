@@ -7,30 +7,34 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 
 from nnopt_cli.errors import NnoptError
-from nnopt_cli.graph.setting import Ready, Setting, first_line, quiet
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
-_EXTERNAL = 1 << 30  # bytes of weights from which an ONNX file keeps them beside it (its limit is 2 GB)
+from nnopt_cli.graph.setting import Ready, Setting, first_line
 
 
-def to_onnx(program: ExportedProgram, path: Path) -> None:
-    """Write `program` as an ONNX file. Raises NnoptError naming what has no counterpart there."""
-    size = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+def opened(path: Path, threads: int = 1, device: str = "cpu") -> Any:
+    """A session of the file at `path`. Raises NnoptError where it does not load."""
     try:
-        with quiet():
-            made = torch.onnx.export(program, dynamo=True, verbose=False)
-            assert made is not None
-            made.save(path, external_data=size > _EXTERNAL)
-    except Exception as error:  # the exporter raises whatever its parts do
-        raise NnoptError(f"it cannot be written as ONNX: {first_line(error)}") from error
+        import onnxruntime  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise NnoptError(
+            f"this needs ONNX Runtime, which is not installed here ({error})",
+            "Run `pip install onnxruntime`; it belongs to nnopt's own dependencies.",
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=[_provider(device)])
+    except NnoptError:
+        raise
+    except Exception as error:  # ONNX Runtime has its own classes for each of its status codes
+        raise NnoptError(f"it does not load in ONNX Runtime: {first_line(error)}") from error
 
 
 def onnx_file(path: Path, setting: Setting, inputs: Sequence[Any] | Mapping[str, Any] = ()) -> Ready:
@@ -43,15 +47,8 @@ def onnx_file(path: Path, setting: Setting, inputs: Sequence[Any] | Mapping[str,
 
     Raises NnoptError where it does not load or run.
     """
-    import onnxruntime  # type: ignore[import-untyped]
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = setting.threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+    session = opened(path, setting.threads, setting.device)
     try:
-        providers = [_provider(setting.device)]
-        session = onnxruntime.InferenceSession(path, options, providers=providers)
         feeds = _feeds(session, inputs, setting.batch)
         session.run(None, feeds)
     except NnoptError:
@@ -73,7 +70,7 @@ def _provider(device: str) -> Any:
     raise NnoptError(f"the installed ONNX Runtime has no support for {device}")
 
 
-_ONNX_TYPES = {
+ONNX_TYPES = {
     "tensor(float)": np.float32,
     "tensor(double)": np.float64,
     "tensor(float16)": np.float16,
@@ -102,7 +99,7 @@ def _feeds(session: Any, given: Sequence[Any] | Mapping[str, Any], batch: int) -
 
 def _drawn(wanted: Any, batch: int) -> Any:
     """Random values for an input: of its sizes that vary the first is the batch, and no other may."""
-    kind = _ONNX_TYPES.get(wanted.type)
+    kind = ONNX_TYPES.get(wanted.type)
     shape = [batch if axis == 0 and not isinstance(s, int) else s for axis, s in enumerate(wanted.shape)]
     if kind is None or not all(isinstance(size, int) for size in shape):
         sizes = ",".join(map(str, wanted.shape))

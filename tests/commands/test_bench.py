@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import nnopt_cli
 from nnopt_cli.graph.backends import Setting, is_2_4, prepare
-from nnopt_cli.graph.onnx_runtime import to_onnx
+from nnopt_cli.graph.onnx_export import to_onnx
 from nnopt_cli.graph.timing import interleaved
 from nnopt_cli.testing import run_command
 
