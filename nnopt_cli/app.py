@@ -18,6 +18,7 @@ from nnopt_cli.commands import inspect as inspect_command
 from nnopt_cli.commands.common import Arg, CommandSpec, Context, make_run
 from nnopt_cli.commands.helptext import first_sentence, help_of
 from nnopt_cli.commands.passes import pass_commands
+from nnopt_cli.commands.saving import check_report
 from nnopt_cli.early import Early
 from nnopt_cli.failure import failing, strict_failure
 from nnopt_cli.plugin.flags import gather, parameters
@@ -117,6 +118,8 @@ def _callback(
         run = make_run(options, messages)
         run.registry = registry
         context = Context(arguments, options, registry, run, Console(highlight=False))
+        if context.report is not None:
+            check_report(context.report)  # before the work, not after it
         code = spec.body(context)
         if context[CommonOptions].json_:
             give(context.document)

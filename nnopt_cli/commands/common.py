@@ -9,7 +9,7 @@ models whose fields are its flags, and a body. `nnopt_cli.app` makes a Typer com
     def body(context: Context) -> None:
         model = load(context.path("model"), key=context[ReadOptions].key)
         record = ...  # pure work, no printing
-        context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
+        context.emit(record.model_dump(mode="json"), lambda console: render(record, console), record)
 
     COMMAND = CommandSpec(
         name="inspect", help="Show what is in a model file.", panel=LOOK,
@@ -32,13 +32,15 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import BaseModel
 
 from nnopt_cli.errors import NnoptError, UsageError
-from nnopt_cli.plugin.options import CommonOptions, ComputeOptions
+from nnopt_cli.plugin.options import CommonOptions, ComputeOptions, ReportOptions
+from nnopt_cli.report.text import printable
 from nnopt_cli.run import Run
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from nnopt_cli.plugin.registry import Registry
+    from nnopt_cli.report.record import Row
 
 # panels of `nnopt --help`, in order
 PASSES, FORMS, LOOK, PROJECT = "Passes", "Write a model in another form", "Look at a model", "Project"
@@ -109,11 +111,26 @@ class Context:
         """The argument `name` as a path."""
         return Path(self.arguments[name])
 
-    def emit(self, document: object, show: Callable[[Console], None]) -> None:
-        """Give the result, once: with `--json` the JSON-able `document`, else `show(console)`."""
+    @property
+    def report(self) -> Path | None:
+        """Where `--report` wants a page, on a command that has it."""
+        found = self.options.get(ReportOptions)
+        return found.report if isinstance(found, ReportOptions) else None
+
+    def emit(self, document: object, show: Callable[[Console], None], record: Row | None = None) -> None:
+        """Give the result, once: with `--json` the JSON-able `document`, else `show(console)`.
+
+        `record` is what `--report` makes a page of, on a command that has `ReportOptions`.
+        """
         self.document = document
         if not self[CommonOptions].json_:
             show(self.console)
+        if self.report is not None and record is not None:
+            from nnopt_cli.commands.saving import save_report
+
+            save_report(record, self.report)
+            if not self[CommonOptions].json_ and self.run.verbose >= 0:
+                self.console.print(f"Report in {printable(str(self.report))}", markup=False, soft_wrap=True)
 
 
 def make_run(options: Mapping[type[BaseModel], BaseModel], console: Console) -> Run:

@@ -15,6 +15,8 @@ from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, OutputOptions
 if TYPE_CHECKING:
     from nnopt_cli.plugin.registry import Registry
 
+_MODEL = "The model: a checkpoint, a safetensors file, a folder of shards, a .pt2."
+_SCRATCH = " Without one, what --arch builds."
 __all__ = ["check_output", "default_output", "pass_commands", "run_pass"]
 
 
@@ -29,7 +31,7 @@ def _command(cls: type[Pass]) -> CommandSpec:
         name=cls.name,
         help=cls.__dict__.get("__doc__") or f"Run the pass {cls.name}.",
         panel=PASSES,
-        arguments=(Arg("model", "The model: a checkpoint, a safetensors file, a folder of shards, a .pt2."),),
+        arguments=(Arg("model", _MODEL + _SCRATCH * cls.from_scratch, required=not cls.from_scratch),),
         options=(cls, ModelOptions, OutputOptions, RecipeOptions, ReportOptions, ComputeOptions),
         body=partial(run_pass, cls),
     )
@@ -44,7 +46,7 @@ def run_pass(cls: type[Pass], context: Context) -> int:
     method, run, out = context[cls], context.run, context[OutputOptions]
     save_recipe(context, method, dry_run=True)
     order = Order(
-        source=context.path("model"),
+        source=None if context.arguments["model"] is None else context.path("model"),
         reading=context[ModelOptions],
         links=[Link(method, run.seed)],
         output=out.output,
@@ -58,7 +60,7 @@ def run_pass(cls: type[Pass], context: Context) -> int:
         options=method.table(),
         seconds=time.perf_counter() - start,
         dry_run=out.dry_run,
-        detailed=context.reporting,
+        detailed=context.report is not None,
     )
     save_recipe(context, method)
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose), record)

@@ -30,7 +30,7 @@ M = TypeVar("M", bound=BaseModel)
 
 # Taken on every command, now or by a part of nnopt that is to come.
 _GLOBAL = {"help", "version", "no-plugin", "install-completion", "show-completion"}
-_PLANNED = {"dtype", "report", "trust-file"}
+_PLANNED = {"dtype", "trust-file"}
 _FILTER = {key_of(name) for name in TensorFilter.model_fields}
 _MIXED_IN: tuple[type[BaseModel], ...] = (TensorFilter, DataOptions)  # shared, by those that extend them
 

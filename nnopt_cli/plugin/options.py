@@ -70,6 +70,30 @@ class OutputOptions(Options):
     dry_run: bool = option(False, help="Compute and report everything, write nothing.")
 
 
+class RecipeOptions(Options):
+    """The recipe that repeats what was typed."""
+
+    panel = "Files"
+
+    save_recipe: Path | None = option(
+        None,
+        help="Also write what was typed as a recipe for `nnopt run`: .yaml, .toml or .json.",
+        metavar="FILE",
+    )
+
+
+class ReportOptions(Options):
+    """The result as a page."""
+
+    panel = "Files"
+
+    report: Path | None = option(
+        None,
+        help="Also write the result as one HTML page with charts; an earlier report is replaced.",
+        metavar="FILE.html",
+    )
+
+
 class ComputeOptions(Options):
     """What it is computed with."""
 
@@ -118,4 +142,11 @@ class CommonOptions(Options):
         return self
 
 
-SHARED: tuple[type[Options], ...] = (ModelOptions, OutputOptions, ComputeOptions, CommonOptions)
+SHARED: tuple[type[Options], ...] = (
+    ModelOptions,
+    OutputOptions,
+    RecipeOptions,
+    ReportOptions,
+    ComputeOptions,
+    CommonOptions,
+)

@@ -88,6 +88,29 @@ def build(
     )
 
 
+def shrunk_twice(first: Any, second: Any) -> dict[str, Any]:
+    """Two changes of structure in a row as one, shaped like `Shrunk`."""
+    a, b = Shrunk.model_validate(first), Shrunk.model_validate(second)
+    widths = {width.layer: width for width in a.widths}
+    for width in b.widths:
+        known = widths.get(width.layer)
+        widths[width.layer] = known.model_copy(update={"after": width.after}) if known else width
+    same_metric = a.metric is not None and b.metric is not None and a.metric_name == b.metric_name
+    same_clock = a.latency is not None and b.latency is not None and a.timed_in == b.timed_in
+    joined = b.model_copy(
+        update={
+            "macs": (a.macs[0], b.macs[1]),
+            "activation_bytes": (a.activation_bytes[0], b.activation_bytes[1]),
+            "latency": (a.latency[0], b.latency[1]) if same_clock and a.latency and b.latency else b.latency,
+            "metric": (a.metric[0], b.metric[1]) if same_metric and a.metric and b.metric else b.metric,
+            "widths": list(widths.values()),
+            "what": a.what if a.what == b.what else "parts",
+            "difference": max(a.difference, b.difference),
+        }
+    )
+    return joined.model_dump()
+
+
 def is_parameter(name: str, weight: Weight) -> bool:
     """Whether a tensor counts among the parameters: floating, and not a running statistic."""
     return weight.dtype.kind in ("float", "float8") and name.rpartition(".")[2] not in STATISTICS

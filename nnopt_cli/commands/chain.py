@@ -1,0 +1,295 @@
+"""Passes in a row over one model: one load, one save, one record."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nnopt_cli.errors import NnoptError, UsageError
+from nnopt_cli.plugin.component import Component
+from nnopt_cli.plugin.kinds import Pass
+
+if TYPE_CHECKING:
+    from nnopt_cli.commands.work import Workshop
+    from nnopt_cli.model.io import Saved
+    from nnopt_cli.model.model import Model
+    from nnopt_cli.plugin.options import ModelOptions
+    from nnopt_cli.plugin.registry import Registry
+    from nnopt_cli.report.record import Record
+    from nnopt_cli.run import Run
+
+_SUFFIX = re.compile(r"(\.[A-Za-z]\w*)?\.tar$|\.[A-Za-z]\w*$")  # also `.pth.tar`; not the `.5` of `net-1.5`
+
+
+@dataclass(frozen=True)
+class Link:
+    """One pass of a chain, and the seed of what is random in it."""
+
+    method: Pass
+    seed: int
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be done.
+
+    Attributes:
+        source: the model; None for a new one, as `reading.arch` builds it.
+        reading: how it is read.
+        links: the passes, in order.
+        output: where the result goes; None for the usual place beside the input.
+        force: replace an output that exists.
+        dry_run: write nothing.
+        tag: a word at the end of the usual output's name.
+        like: the file whose kind the result takes, where that is not the output's.
+    """
+
+    source: Path | None
+    reading: ModelOptions
+    links: Sequence[Link]
+    output: Path | None = None
+    force: bool = False
+    dry_run: bool = False
+    tag: str = ""
+    like: Path | None = None
+
+    @property
+    def words(self) -> str:
+        """What the output's name says: as if the passes had been run one by one."""
+        names = [link.method.suffix or link.method.name for link in self.links]
+        return ".".join([*names, self.tag] if self.tag else names)
+
+
+@dataclass
+class Step:
+    """What one pass left behind."""
+
+    link: Link
+    seconds: float
+    notes: list[str]
+    facts: dict[str, object]
+    gate_missed: bool = False
+    resumed: bool = False
+
+
+@dataclass
+class Chained:
+    """What a chain came to: the model before and after it, what was saved, and each step."""
+
+    before: Model
+    after: Model
+    saved: Saved
+    measured: Saved | None
+    steps: list[Step] = field(default_factory=list)
+
+
+def run_chain(order: Order, run: Run, registry: Registry, work: Workshop | None = None) -> Chained:
+    """Load, run every pass, save once. Notes, facts and selection of the passes end up in `run`.
+
+    Raises NnoptError: the input, the output or a pass; nothing half-written is left.
+    """
+    from nnopt_cli.model.io import save
+
+    before = _opened(order, registry)
+    path = order.output or default_output(before.path, order.words)
+    reshapes = any(link.method.reshapes for link in order.links)
+    if not order.dry_run and (order.output or before.rung != "graph" or not reshapes):  # the suffix may change
+        check_output(path, order.force)
+    run.output = None if order.dry_run else path
+    kind = (order.like or path).suffix.lower()
+    if kind == ".pt2" and before.graph is not None and before.graph.exported:
+        # as the file will name tensors
+        before = before.with_program(before.program(), structure_changed=False)
+    after, steps = _passes(before, order, run, registry, work)
+    run.gate_missed = run.gate_missed or any(step.gate_missed for step in steps)
+    measured = None
+    with _blame([link.method for link in order.links], registry):
+        if after.structure_changed or _foreign(before, after):
+            measured = save(before, None, run=run)  # other tensors than the output's, so counted apart
+            after = _made_from(after, before, measured)
+        if after.structure_changed or after.container.format == "pt2":
+            path = order.output or default_output(before.path, order.words, ".pt2")
+        target = None if order.dry_run else path
+        saved = save(after, target, run=run, force=order.force, results=steps[-1].facts)
+    for act in run.after:
+        act()
+    return Chained(before, after, saved, measured, steps)
+
+
+def _opened(order: Order, registry: Registry) -> Model:
+    """The model that the chain begins with. Raises NnoptError where it is not enough for a pass."""
+    from nnopt_cli.model.training import untrained
+    from nnopt_cli.plugin.opening import new_model, open_model
+
+    if order.source is not None:
+        model = open_model(order.source, order.reading, registry)
+    elif order.output is None and not order.dry_run:
+        raise UsageError("without a model file, -o has to say where the result goes", "Give -o, or a model.")
+    else:
+        model = untrained(*new_model(order.reading, registry))
+    for link in order.links:
+        model.require(link.method.needs)
+    return model
+
+
+def _passes(
+    before: Model, order: Order, run: Run, registry: Registry, work: Workshop | None
+) -> tuple[Model, list[Step]]:
+    done, model = work.resume(before, order) if work else ([], before)
+    for step in done:
+        _gather(run, step, None)
+    for number in range(len(done), len(order.links)):
+        link = order.links[number]
+        own = replace(run, seed=link.seed, notes=[], facts={}, selection=None, gate_missed=False)
+        start = time.perf_counter()
+        with _blame([link.method], registry):
+            model = link.method.run(model, own)
+            _check(link.method, model)
+        model = _recorded(model, link)
+        step = Step(link, time.perf_counter() - start, own.notes, own.facts, own.gate_missed)
+        _gather(run, step, own)
+        done.append(step)
+        if work:
+            work.keep(number, model, step, run)
+    return model, done
+
+
+def _gather(run: Run, step: Step, own: Run | None) -> None:
+    """Put what a pass said into the state of the whole run."""
+    from nnopt_cli.report.build import SHRUNK, shrunk_twice
+
+    for note in step.notes:
+        run.note(note)
+    facts = dict(step.facts)
+    if SHRUNK in facts and SHRUNK in run.facts:
+        facts[SHRUNK] = shrunk_twice(run.facts[SHRUNK], facts[SHRUNK])
+    run.facts.update(facts)
+    if own is not None and own.selection is not None:
+        run.selection = own.selection
+
+
+def record_of(
+    chained: Chained,
+    run: Run,
+    *,
+    command: str,
+    options: Mapping[str, Any],
+    seconds: float,
+    dry_run: bool,
+    detailed: bool,
+) -> Record:
+    """The record of a chain; `detailed` adds what only a report shows."""
+    from nnopt_cli.report.build import build
+    from nnopt_cli.report.details import with_details
+
+    record = build(
+        command=command,
+        options=options,
+        settings=said(chained.steps[0].link.method),
+        before=chained.before,
+        after=chained.after,
+        saved=chained.saved,
+        run=run,
+        seconds=seconds,
+        peak_bytes=peak_memory(),
+        dry_run=dry_run,
+        measured=chained.measured,
+    )
+    if len(chained.steps) > 1:
+        from nnopt_cli.report.settings import described
+
+        each = [(step.link.method, described(said(step.link.method))) for step in chained.steps]
+        shown = [": ".join(filter(None, (method.name, ", ".join(words)))) for method, words in each]
+        record = record.model_copy(update={"settings": shown})
+    return with_details(record, chained.before, chained.after) if detailed else record
+
+
+def default_output(source: Path, word: str, suffix: str | None = None) -> Path:
+    """Beside the input: `model.pt` and `pruned` give `model.pruned.pt`; a folder `X` gives `X.pruned`.
+
+    `suffix` stands in place of the input's own.
+    """
+    source = source.resolve() if source.name in ("", "..") else source
+    found = None if source.is_dir() else _SUFFIX.search(source.name)
+    stem, own = (source.name[: found.start()], found[0]) if found else (source.name, "")
+    suffix = own if suffix is None else suffix
+    return source.with_name(".".join(filter(None, (stem or source.name, word))) + (suffix if stem else ""))
+
+
+def check_output(path: Path, force: bool) -> None:
+    """Refuse an output that exists before the pass works for it; `save` checks the rest."""
+    from nnopt_cli.formats.target import exists
+
+    empty = path.is_dir() and not any(path.iterdir())
+    if (path.exists() or path.is_symlink()) and not force and not empty:
+        raise exists(path)
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process so far, in bytes."""
+    import resource
+
+    status = Path("/proc/self/status")
+    if status.exists() and (line := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(line[1]) * 1024  # of this program; getrusage also counts what ran here before exec
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def said(method: Pass) -> dict[str, Any]:
+    """What the summary says of the options: its components in any case, of the rest what is no default."""
+    table = method.table()
+    values = {key: getattr(method, key) for key in method.options()}
+    return {
+        key: value.spec() if isinstance(value, Component) else table[key]
+        for key, value in values.items()
+        if isinstance(value, Component) or key in table
+    }
+
+
+def _recorded(model: Model, link: Link) -> Model:
+    options = {key: value for key, value in link.method.table().items() if key != "name"}
+    step = {"pass": link.method.name, **options, **({"seed": link.seed} if link.seed else {})}
+    return replace(model, provenance=model.provenance.then(step))
+
+
+def _foreign(before: Model, after: Model) -> bool:
+    """Whether `after` has tensors that are no edits of the input's, so that the writer cannot count both."""
+    origins = {id(weight.origin) for weight in before.weights.values()}
+    return any(id(weight.origin) not in origins for weight in after.weights.values())
+
+
+def _made_from(model: Model, source: Model, measured: Saved) -> Model:
+    """Name the input's weights in the record, where the output no longer holds them."""
+    inputs = source.provenance.inputs or ({"path": source.path.name, "sha256": measured.sha256},)
+    return replace(model, provenance=replace(model.provenance, inputs=inputs))
+
+
+def _check(method: Pass, model: object) -> None:
+    from nnopt_cli.model.model import Model
+
+    if not isinstance(model, Model):
+        raise NnoptError(f"the pass {method.name!r} returned {type(model).__name__}, not a Model")
+
+
+@contextmanager
+def _blame(methods: Sequence[Pass], registry: Registry) -> Iterator[None]:
+    """Name the plugin in what it raises unexpectedly, so that the report reaches its author."""
+    names = ", ".join(dict.fromkeys(repr(method.name) for method in methods))
+    word = "pass" if len(methods) == 1 else "passes"
+    try:
+        yield
+    except SystemExit as error:
+        raise NnoptError(f"the {word} {names} ended the program (exit {error.code!r})") from error
+    except (NnoptError, OSError, MemoryError):
+        raise
+    except Exception as error:
+        owners = ", ".join(dict.fromkeys(repr(registry.owner(type(method))) for method in methods))
+        error.add_note(f"in the {word} {names} of plugin {owners}")
+        raise
