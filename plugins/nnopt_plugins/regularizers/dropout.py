@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnopt_cli import NnoptError, Regularizer, option
 
@@ -22,43 +22,20 @@ class Dropout(Regularizer):
 
     def prepare(self, network: nn.Module) -> None:
         """See `Regularizer`. Raises NnoptError for a network without dropout."""
-        from torch.fx import GraphModule
+        from torch.nn import MultiheadAttention, RNNBase
+        from torch.nn.modules.dropout import _DropoutNd
 
         changed = 0
         for module in network.modules():
-            changed += self._set(module)
-            if isinstance(module, GraphModule):
-                changed += self._rewrite(module)
+            if isinstance(module, _DropoutNd):
+                module.p = self.rate
+            elif isinstance(module, (MultiheadAttention, RNNBase)) and getattr(module, "num_layers", 2) > 1:
+                module.dropout = self.rate  # between the layers of a recurrent net, so one has none
+            else:
+                continue
+            changed += 1
         if not changed:
             raise NnoptError(
                 "the regularizer 'dropout': the network has no dropout layer whose rate could be set",
                 "Leave it out, or build the network with dropout (--arch).",
             )
-
-    def _set(self, module: nn.Module) -> int:
-        from torch.nn import MultiheadAttention, RNNBase
-        from torch.nn.modules.dropout import _DropoutNd
-
-        if isinstance(module, _DropoutNd):
-            module.p = self.rate
-        elif isinstance(module, MultiheadAttention) or (
-            isinstance(module, RNNBase) and module.num_layers > 1
-        ):
-            module.dropout = self.rate
-        else:
-            return 0
-        return 1
-
-    def _rewrite(self, module: Any) -> int:
-        """The same for the calls of an exported graph, whose second argument is the rate."""
-        from torch import ops
-
-        aten = ops.aten
-        kinds = (aten.dropout, aten.feature_dropout, aten.alpha_dropout, aten.feature_alpha_dropout)
-        targets = {kind.default for kind in kinds}
-        found = [node for node in module.graph.nodes if node.target in targets]
-        for node in found:
-            node.update_arg(1, self.rate)
-        if found:
-            module.recompile()
-        return len(found)
