@@ -1,0 +1,185 @@
+"""What the methods compute: pure functions over numpy arrays."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from nnopt_cli import Array
+
+_PARALLEL = 1e-6  # sine of an angle from which two directions count as one
+_HALF, _BINS = np.uint32(16), 1 << 16  # half of a float32, and its values
+_STEPS, _CLOSE = 100, 1e-12  # of the Karcher mean's iteration, and where it ends
+
+
+def combined(values: Sequence[Array], coefficients: Sequence[float]) -> Array:
+    """The sum of `values`, each times its coefficient, in the values' type."""
+    kind = values[0].dtype.type
+    total: Array = values[0] * kind(coefficients[0])
+    scratch = np.empty_like(total)
+    for value, coefficient in zip(values[1:], coefficients[1:], strict=True):
+        total += np.multiply(value, kind(coefficient), out=scratch)
+    return total
+
+
+def cosine(gram: Array, i: int, j: int) -> float:
+    """Cosine of the angle between vectors i and j, from their inner products; 0 where one is zero."""
+    norms = math.sqrt(gram[i, i]) * math.sqrt(gram[j, j])
+    return max(-1.0, min(1.0, float(gram[i, j]) / norms)) if norms else 0.0
+
+
+def slerp_coefficients(gram: Array, t: float) -> tuple[float, float]:
+    """What the two vectors are multiplied by: sin((1-t)θ)/sin θ and sin(tθ)/sin θ.
+
+    Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985, section 3.3. θ is the angle
+    between them; in the limit of θ = 0, where one is zero, and where they are opposite, linear.
+    """
+    angle = math.acos(cosine(gram, 0, 1))
+    if math.sin(angle) < _PARALLEL or not gram[0, 0] or not gram[1, 1]:
+        return 1 - t, t
+    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+
+def karcher_coefficients(gram: Array, shares: Sequence[float]) -> list[float]:
+    """The point of the sphere with the least sum of squared angles to all directions, times the mean norm.
+
+    Grove and Karcher, "How to conjugate C1-close group actions", Math. Z. 132, 1973; the iteration is
+    gradient descent by exponential and logarithm maps. It never leaves the span of the vectors, so
+    it works on coefficients, and needs no more than their inner products.
+    """
+    norms = np.sqrt(np.diag(gram))
+    used = norms > 0
+    weights = np.where(used, np.asarray(shares, dtype=np.float64), 0.0)
+    if not weights.sum():
+        return list(shares)
+    weights = weights / weights.sum()
+    scale = np.where(used, norms, 1.0)
+    angles = gram / np.outer(scale, scale)  # cosines
+    point = weights.copy()
+    length = math.sqrt(max(0.0, point @ angles @ point))
+    if length < _PARALLEL:  # directions that cancel out have no one mean
+        return list(shares)
+    point /= length
+    for _ in range(_STEPS):
+        towards = np.clip(angles @ point, -1.0, 1.0)
+        theta = np.arccos(towards)
+        factor = weights * np.where(theta < _PARALLEL, 1.0, theta / np.maximum(np.sin(theta), 1e-300))
+        step = factor - (factor @ towards) * point
+        size = math.sqrt(max(0.0, step @ angles @ step))
+        if size < _CLOSE:
+            break
+        point = math.cos(size) * point + math.sin(size) / size * step
+        point /= math.sqrt(point @ angles @ point)
+    radius = float(weights @ norms)
+    return [float(value) for value in radius * point / scale]
+
+
+def stock_ratio(gram: Array) -> float:
+    """How far from the ancestor towards the members' mean: N cos θ / (1 + (N-1) cos θ).
+
+    Jang et al., "Model Stock: All we need is just a few fine-tuned models", arXiv:2403.19522, equation 3
+    and its form for N models; θ is the mean angle between differences, its cosine that of all pairs.
+    """
+    count = len(gram)
+    cosines = [cosine(gram, i, j) for i in range(count) for j in range(i)]
+    mean = sum(cosines) / len(cosines)
+    below = 1 + (count - 1) * mean
+    return min(1.0, max(0.0, count * mean / below)) if below > 0 else 0.0
+
+
+def moving_average(decay: float, count: int) -> list[float]:
+    """What each of `count` checkpoints, the oldest first, has in their exponential moving average.
+
+    Polyak and Juditsky, "Acceleration of stochastic approximation by averaging", 1992; from the first
+    checkpoint on, average = decay x average + (1 - decay) x checkpoint.
+    """
+    later = [(1 - decay) * decay ** (count - 1 - place) for place in range(1, count)]
+    return [decay ** (count - 1), *later]
+
+
+def thresholds(chunks: Iterable[Sequence[Array]], density: float) -> list[float]:
+    """For each member the magnitude of its `int(density * elements)`-th largest element.
+
+    `chunks` is gone through twice: 16 bits of the magnitude at a time, whose order is that of the numbers;
+    exact for float32, at constant memory. Infinity where nothing is kept.
+    """
+    high: list[Array] = []
+    for values in chunks:
+        high = high or [np.zeros(_BINS, np.int64) for _ in values]
+        for counts, value in zip(high, values, strict=True):
+            counts += np.bincount(_magnitude(value) >> _HALF, minlength=_BINS)
+    places = [_place(counts, int(density * int(counts.sum()))) for counts in high]
+    low = [np.zeros(_BINS, np.int64) for _ in high]
+    for values in chunks:
+        for counts, value, (place, _) in zip(low, values, places, strict=True):
+            bits = _magnitude(value)
+            near = bits[(bits >> _HALF) == place]
+            counts += np.bincount(near & np.uint32(_BINS - 1), minlength=_BINS)
+    found = []
+    for counts, (place, left) in zip(low, places, strict=True):
+        bits = place << 16 | _place(counts, left)[0] if left else 0x7F800000
+        found.append(float(np.uint32(bits).view(np.float32)))
+    return found
+
+
+def _place(counts: Array, keep: int) -> tuple[int, int]:
+    """The bin with the `keep`-th largest element, and the how-manieth largest of the bin it is."""
+    above = np.cumsum(counts[::-1])
+    place = int(np.searchsorted(above, keep))
+    return len(counts) - 1 - place, keep - (int(above[place - 1]) if place else 0)
+
+
+def _magnitude(values: Array) -> Array:
+    """|values| as float32 bits, which order as the numbers do."""
+    return values.astype(np.float32, copy=False).view(np.uint32) & np.uint32(0x7FFFFFFF)
+
+
+def trimmed(value: Array, least: float) -> Array:
+    """`value` with everything of a magnitude below `least` set to zero."""
+    kept: Array = value * (np.abs(value) >= value.dtype.type(least))
+    return kept
+
+
+def elected(values: Sequence[Array], shares: Sequence[float], *, normalize: bool) -> Array:
+    """For each element the sign with the larger sum; then the mean (or sum) of the members of that sign.
+
+    Yadav et al., "TIES-Merging: Resolving interference when merging models", arXiv:2306.01708,
+    section 4, steps 2 and 3. A sum of zero elects plus; the mean is over members that are not zero.
+    """
+    kind = values[0].dtype.type
+    weighted = [value * kind(share) for value, share in zip(values, shares, strict=True)]
+    total = weighted[0].copy()
+    for each in weighted[1:]:
+        total += each
+    positive = total >= 0
+    merged, weight = np.zeros_like(total), np.zeros_like(total)
+    for each, share in zip(weighted, shares, strict=True):
+        agree = np.where(positive, each > 0, each < 0)
+        merged += each * agree
+        weight += kind(share) * agree
+    if normalize:
+        merged /= np.where(np.abs(weight) < 1e-8, kind(1), weight)
+    return merged
+
+
+def dropped(value: Array, density: float, seed: int, stream: int, start: int) -> Array:
+    """`value` with each element kept with probability `density` and divided by it, else zero.
+
+    Yu et al., "Language models are super Mario", arXiv:2311.03099, equation 2 (their p is 1 - density).
+    Which are kept follows from seed, stream and flat index (Philox counters), whatever the chunks are.
+    """
+    if density >= 1:
+        return value
+    sixteenths = max(1, round(density * 65536))
+    first = start // 16  # a counter gives sixteen draws of 16 bits
+    draws = np.random.Philox(key=[seed, stream]).advance(first)
+    wanted = start - first * 16 + len(value)
+    bits = np.asarray(draws.random_raw(-(-wanted // 4))).view(np.uint16)[start - first * 16 : wanted]
+    kept: Array = value * np.where(
+        bits < sixteenths, value.dtype.type(65536 / sixteenths), value.dtype.type(0)
+    )
+    return kept
