@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from nnopt_cli import UsageError, WeightFusion
-from nnopt_plugins.ensemble.formulas import combined
 
 if TYPE_CHECKING:
     from nnopt_cli import Array, Corresponding, Members, Model, Run
@@ -42,4 +41,6 @@ class Combination(Method, kind="fusion"):
         """What each member is multiplied by."""
 
     def merge(self, values: Sequence[Array], tensor: Corresponding, found: Any, start: int) -> Array:
+        from nnopt_plugins.ensemble.formulas import combined  # numpy, which `--help` does without
+
         return combined(values, found)

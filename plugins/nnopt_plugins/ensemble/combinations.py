@@ -7,12 +7,6 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from nnopt_cli import UsageError, option
 from nnopt_plugins.ensemble.base import Combination
-from nnopt_plugins.ensemble.formulas import (
-    karcher_coefficients,
-    moving_average,
-    slerp_coefficients,
-    stock_ratio,
-)
 
 if TYPE_CHECKING:
     from nnopt_cli import Corresponding, Members
@@ -43,6 +37,8 @@ class Slerp(Combination):
     angle: Over = option("tensor", help="Over what the angle is measured: each tensor, layer, or the model.")
 
     def survey(self, tensor: Corresponding) -> Sequence[float]:
+        from nnopt_plugins.ensemble.formulas import slerp_coefficients
+
         t = tensor.weights[1] if tensor.weights else self.t
         return slerp_coefficients(tensor.gram(self.angle), t)
 
@@ -56,6 +52,8 @@ class Karcher(Combination):
     angle: Over = option("tensor", help="Over what angles are measured: each tensor, layer, or the model.")
 
     def survey(self, tensor: Corresponding) -> Sequence[float]:
+        from nnopt_plugins.ensemble.formulas import karcher_coefficients
+
         return karcher_coefficients(tensor.gram(self.angle), tensor.shares)
 
 
@@ -69,6 +67,8 @@ class ModelStock(Combination):
     weighted: ClassVar[bool] = False
 
     def survey(self, tensor: Corresponding) -> Sequence[float]:
+        from nnopt_plugins.ensemble.formulas import stock_ratio
+
         ratio = stock_ratio(tensor.gram())
         return [ratio * share for share in tensor.shares]
 
@@ -104,4 +104,6 @@ class EMA(Combination):
             raise UsageError("ema: a checkpoint is named twice", "Name each once, the oldest first.")
 
     def survey(self, tensor: Corresponding) -> Sequence[float]:
+        from nnopt_plugins.ensemble.formulas import moving_average
+
         return moving_average(self.decay, len(tensor.members))

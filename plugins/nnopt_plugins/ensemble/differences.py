@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nnopt_cli import option
 from nnopt_plugins.ensemble.base import Method
-from nnopt_plugins.ensemble.formulas import combined, dropped, elected, thresholds, trimmed
 
 if TYPE_CHECKING:
     from nnopt_cli import Array, Corresponding
@@ -35,6 +34,8 @@ class TaskArithmetic(TaskVectors):
     """
 
     def merge(self, values: Sequence[Array], tensor: Corresponding, found: Any, start: int) -> Array:
+        from nnopt_plugins.ensemble.formulas import combined
+
         return combined(values, [self.scale * factor for factor in self.factors(tensor)])
 
 
@@ -48,6 +49,8 @@ class Ties(TaskVectors):
     normalize: bool = option(True, help="Take the mean of what agrees, not the sum.")
 
     def survey(self, tensor: Corresponding) -> list[float]:
+        from nnopt_plugins.ensemble.formulas import thresholds
+
         if self.density >= 1:
             return [0.0] * len(tensor.members)
         small = tensor.members[0].numel <= _IN_MEMORY
@@ -55,6 +58,8 @@ class Ties(TaskVectors):
         return thresholds(chunks, self.density)
 
     def merge(self, values: Sequence[Array], tensor: Corresponding, found: Any, start: int) -> Array:
+        from nnopt_plugins.ensemble.formulas import elected, trimmed
+
         kept = [trimmed(value, least) for value, least in zip(values, found, strict=True)]
         merged = elected(kept, self.factors(tensor), normalize=self.normalize)
         return merged * merged.dtype.type(self.scale)
@@ -69,6 +74,8 @@ class DareLinear(TaskVectors):
     density: float = option(0.5, help="Share of each difference that is kept, at random.", gt=0, le=1)
 
     def merge(self, values: Sequence[Array], tensor: Corresponding, found: Any, start: int) -> Array:
+        from nnopt_plugins.ensemble.formulas import combined
+
         kept = _dropped(values, self.density, tensor, start)
         return combined(kept, [self.scale * factor for factor in self.factors(tensor)])
 
@@ -83,6 +90,8 @@ class DareTies(TaskVectors):
     normalize: bool = option(True, help="Take the mean of what agrees, not the sum.")
 
     def merge(self, values: Sequence[Array], tensor: Corresponding, found: Any, start: int) -> Array:
+        from nnopt_plugins.ensemble.formulas import elected
+
         kept = _dropped(values, self.density, tensor, start)
         merged = elected(kept, self.factors(tensor), normalize=self.normalize)
         return merged * merged.dtype.type(self.scale)
@@ -100,6 +109,8 @@ class _Again:
 
 def _dropped(values: Sequence[Array], density: float, tensor: Corresponding, start: int) -> list[Array]:
     """Each member draws for itself."""
+    from nnopt_plugins.ensemble.formulas import dropped
+
     streams = range(tensor.index * len(values), (tensor.index + 1) * len(values))
     return [
         dropped(value, density, tensor.seed, stream, start)

@@ -37,8 +37,9 @@ def refreshed(model: Model, members: Members, run: Run) -> Model:
         return model
     before, after = (chosen_score(each, members.data, run) for each in (model, other))
     better = after > before
+    said = "were re-estimated" if better else "are averaged"
     run.note(
-        f"Batch-norm statistics {'were re-estimated' if better else 'are averaged'}: {members.data.gate.name} "
-        f"on the choosing data is {abs(after):.4f} with re-estimated and {abs(before):.4f} with averaged ones."
+        f"Batch-norm statistics {said}: {members.data.gate.name} on the choosing data is {abs(after):.4f} with "
+        f"re-estimated and {abs(before):.4f} with averaged ones."
     )
     return other if better else model
