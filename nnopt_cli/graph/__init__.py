@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from nnopt_cli.lazy import exports
 
 if TYPE_CHECKING:
+    from nnopt_cli.graph.align import match_activations as match_activations
+    from nnopt_cli.graph.align import match_weights as match_weights
     from nnopt_cli.graph.check import Check as Check
     from nnopt_cli.graph.check import check_cut as check_cut
     from nnopt_cli.graph.check import distance as distance
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.cutting import cut as cut
     from nnopt_cli.graph.evidence import Evidence as Evidence
     from nnopt_cli.graph.evidence import Units as Units
+    from nnopt_cli.graph.fuse import Fused as Fused
+    from nnopt_cli.graph.fuse import common_inputs as common_inputs
+    from nnopt_cli.graph.fuse import fuse as fuse
+    from nnopt_cli.graph.fuse import output_values as output_values
     from nnopt_cli.graph.inputs import sample_inputs as sample_inputs
     from nnopt_cli.graph.keep import Keep as Keep
     from nnopt_cli.graph.layers import Channels as Channels
@@ -30,6 +36,11 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.onnx_export import to_onnx as to_onnx
     from nnopt_cli.graph.parity import Parity as Parity
     from nnopt_cli.graph.parity import verify as verify
+    from nnopt_cli.graph.permute import Order as Order
+    from nnopt_cli.graph.permute import check_permuted as check_permuted
+    from nnopt_cli.graph.permute import exchangeable as exchangeable
+    from nnopt_cli.graph.permute import permute as permute
+    from nnopt_cli.graph.permute import same_graph as same_graph
     from nnopt_cli.graph.reference import run as run
     from nnopt_cli.graph.reference import run_masked as run_masked
     from nnopt_cli.graph.reference import run_zeroed as run_zeroed
@@ -37,6 +48,7 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.residual import blocks as blocks
     from nnopt_cli.graph.residual import without_blocks as without_blocks
     from nnopt_cli.graph.sensitivity import sensitivities as sensitivities
+    from nnopt_cli.graph.sharing import Shared as Shared
     from nnopt_cli.graph.sides import Side as Side
     from nnopt_cli.graph.sides import onnx_side as onnx_side
     from nnopt_cli.graph.sides import program_side as program_side
@@ -53,6 +65,8 @@ _HOME = {
     "Block": "residual",
     "blocks": "residual",
     "without_blocks": "residual",
+    "match_activations": "align",
+    "match_weights": "align",
     "Check": "check",
     "check_cut": "check",
     "distance": "check",
@@ -64,6 +78,10 @@ _HOME = {
     "analyse": "coupling",
     "identity": "coupling",
     "cut": "cutting",
+    "Fused": "fuse",
+    "common_inputs": "fuse",
+    "fuse": "fuse",
+    "output_values": "fuse",
     "sample_inputs": "inputs",
     "Keep": "keep",
     "Channels": "layers",
@@ -77,12 +95,18 @@ _HOME = {
     "Side": "sides",
     "onnx_side": "sides",
     "program_side": "sides",
+    "Order": "permute",
+    "check_permuted": "permute",
+    "exchangeable": "permute",
+    "permute": "permute",
+    "same_graph": "permute",
     "run": "reference",
     "run_masked": "reference",
     "run_zeroed": "reference",
     "Evidence": "evidence",
     "Units": "evidence",
     "sensitivities": "sensitivity",
+    "Shared": "sharing",
     "Latency": "timing",
     "Stopwatch": "timing",
     "interleaved": "timing",

@@ -80,11 +80,11 @@ class _Network(nn.Module):
 
 def output_values(program: ExportedProgram) -> Any:
     """What a program gives, in its own structure, as fake tensors that tell shapes and element types."""
-    results = next(iter(reversed(program.graph.nodes))).args[0]
+    results: Any = next(iter(reversed(program.graph.nodes))).args[0]
     kinds = [spec.kind.name for spec in program.graph_signature.output_specs]
     flat = [
         result.meta["val"] if hasattr(result, "meta") else result
-        for result, kind in zip(results, kinds, strict=True)  # type: ignore[arg-type]
+        for result, kind in zip(results, kinds, strict=True)
         if kind == "USER_OUTPUT"
     ]
     return pytree.tree_unflatten(flat, program.call_spec.out_spec)
@@ -142,9 +142,13 @@ def _met_size(one: int | Dim, other: int | Dim) -> int | Dim | None:
     if (one.factor, one.offset) != (other.factor, other.offset):
         return None
     low = max(one.low, other.low)
-    ends = [end for end in (one.high, other.high) if end is not None]
-    high = min(ends) if ends else None
-    return replace(one, low=low, high=high) if high is None or low < high else None
+    end = _least(one.high, other.high)
+    return replace(one, low=low, high=end) if end is None or low < end else None
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    ends = [end for end in (one, other) if end is not None]
+    return min(ends) if ends else None
 
 
 def _settled(inputs: tuple[Input, ...]) -> tuple[Input, ...]:
@@ -152,8 +156,7 @@ def _settled(inputs: tuple[Input, ...]) -> tuple[Input, ...]:
     ranges: dict[str, tuple[int, int | None]] = {}
     for dim in (dim for each in inputs for dim in each.shape if isinstance(dim, Dim)):
         low, high = ranges.get(dim.name, (1, None))
-        ends = [end for end in (high, dim.high) if end is not None]
-        ranges[dim.name] = max(low, dim.low), min(ends) if ends else None
+        ranges[dim.name] = max(low, dim.low), _least(high, dim.high)
 
     def settled(dim: int | Dim) -> int | Dim:
         if isinstance(dim, int):

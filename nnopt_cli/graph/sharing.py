@@ -204,7 +204,7 @@ def _contents(held: Mapping[Node, str], tensors: Mapping[str, Any]) -> dict[Node
 
 def _digest(tensor: Tensor) -> bytes:
     plain = tensor.detach().cpu().contiguous()
-    return sha256(plain.reshape(-1).view(torch.uint8).numpy()).digest() if plain.numel() else b""
+    return sha256(plain.reshape(-1).view(torch.uint8).numpy().data).digest() if plain.numel() else b""
 
 
 def _repeatable(node: Node) -> bool:
