@@ -52,7 +52,7 @@ class Layer:
 
     @property
     def is_weight(self) -> bool:
-        """Whether decay and penalties are meant for it: no bias, no gain, and nothing else that is a vector."""
+        """Whether decay and penalties are meant for it: no bias, no gain, nothing else that is a vector."""
         wide = sum(size > 1 for size in self.parameter.shape) > 1
         return self.kind in ("conv", "linear") or (self.kind == "other" and wide)
 

@@ -29,6 +29,7 @@ def load_class(kind: str, module: str, attribute: str) -> type[Component]:
     if found is None:
         classes = [name for name, value in vars(home).items() if inspect.isclass(value)]
         raise UsageError(f"{where}: there is no {attribute!r} in it", suggest(attribute, classes) or None)
+    found = _adopted(kind, found) or found
     if not (inspect.isclass(found) and issubclass(found, Component) and found.kind == kind and found.name):
         raise UsageError(
             f"{where} is not of kind {kind}", f"Write `class {attribute}({kind.title()})` in it."
@@ -36,6 +37,14 @@ def load_class(kind: str, module: str, attribute: str) -> type[Component]:
     if inspect.isabstract(found):
         raise UsageError(f"{where} lacks {', '.join(sorted(found.__abstractmethods__))}")
     return found
+
+
+def _adopted(kind: str, found: object) -> type[Component] | None:
+    """A component made of what is none, such as an optimizer of PyTorch's, where the kind knows how."""
+    if inspect.isclass(found) and issubclass(found, Component):
+        return None
+    base = next((cls for cls in Component.__subclasses__() if cls.kind == kind and not cls.name), None)
+    return base.adopt(found) if base else None
 
 
 def describe(error: BaseException) -> str:

@@ -67,6 +67,11 @@ class Component(BaseModel):
         return None
 
     @classmethod
+    def adopt(cls, found: object) -> type[Component] | None:
+        """Make a component of this kind of something else that `code:` names; None where that cannot be."""
+        return None
+
+    @classmethod
     def options(cls) -> dict[str, FieldInfo]:
         """Its options by name."""
         return dict(cls.model_fields)

@@ -91,6 +91,13 @@ class Loss(Component, kind="loss"):
     tasks: ClassVar[tuple[str, ...]] = ("classification", "regression", "multi-label")
     default_for: ClassVar[tuple[str, ...]] = ()
 
+    @classmethod
+    def adopt(cls, found: object) -> type[Component] | None:
+        """A loss module, such as those of `torch.nn`, or a function of outputs, target and options."""
+        from nnopt_cli.plugin.losses import foreign_loss
+
+        return foreign_loss(found)
+
     @abstractmethod
     def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
         """The mean over a batch, a scalar that gradients flow through.

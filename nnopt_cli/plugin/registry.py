@@ -92,9 +92,9 @@ class Registry:
         return tuple(self._kinds.get(kind, {}).values())
 
     def get(self, kind: str, name: str) -> type[Component]:
-        """The component of that name. Raises UsageError with close matches."""
+        """The component of that name; `a_b` is `a-b`. Raises UsageError with close matches."""
         try:
-            return self._kinds[kind][name]
+            return self._kinds[kind][name.replace("_", "-")]
         except KeyError:
             known = self.names(kind)
             listed = f"There are: {', '.join(known)}." if known else "No plugin provides any."

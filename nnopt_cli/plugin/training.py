@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from nnopt_cli.errors import UsageError
 from nnopt_cli.plugin.component import Component, option
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ class Optimizer(Component, kind="optimizer"):
 
     lr: float = option(1e-3, help="Learning rate; --lr and the schedule are applied to it.", gt=0)
 
+    @classmethod
+    def adopt(cls, found: object) -> type[Component] | None:
+        """An optimizer class in the form of `torch.optim`."""
+        import torch
+
+        if not (isinstance(found, type) and issubclass(found, torch.optim.Optimizer)):
+            return None
+        return foreign_optimizer(found)
+
     @abstractmethod
     def build(self, groups: list[dict[str, Any]], lr: float) -> optim.Optimizer:
         """The optimizer, ready for its first step.
@@ -36,6 +46,38 @@ class Optimizer(Component, kind="optimizer"):
                 `weight_decay` 0 for norms and biases, that counts and not the component's.
             lr: the base learning rate. The loop sets `group["lr"]` before each step.
         """
+
+
+class TorchOptimizer(Optimizer, kind="optimizer"):
+    """An optimizer class in the form of `torch.optim`; its options are the arguments of the class."""
+
+    target: ClassVar[Any]
+
+    def build(self, groups: list[dict[str, Any]], lr: float) -> optim.Optimizer:
+        """See `Optimizer`. Raises UsageError where the class refuses its arguments."""
+        import inspect
+
+        given = {name: getattr(self, name) for name in self.model_fields_set - {"lr"}}
+        if "lr" in inspect.signature(self.target).parameters:
+            given["lr"] = lr
+        try:
+            made: optim.Optimizer = self.target(groups, **given)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"{self.name}: {error}") from error
+        return made
+
+
+def foreign_optimizer(found: type[optim.Optimizer]) -> type[Optimizer]:
+    """A component that builds `found`. A step that needs a closure gets one, and sees the whole data."""
+    import inspect
+
+    from nnopt_cli.plugin.foreign import component_of
+
+    made = component_of(TorchOptimizer, found, skip=1)
+    closure = inspect.signature(found.step).parameters.get("closure")
+    assert issubclass(made, TorchOptimizer)
+    made.closure = made.full_batch = closure is not None and closure.default is closure.empty
+    return made
 
 
 class LearningRateSchedule(Component, kind="learning-rate-schedule"):
