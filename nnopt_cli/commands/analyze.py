@@ -45,8 +45,7 @@ def body(context: Context) -> None:
     """Prune each group alone, measure, and show what the metric loses."""
     from nnopt_cli import __version__
     from nnopt_cli.data import score
-    from nnopt_cli.graph import analyse
-    from nnopt_cli.graph.sensitivity import sensitivity
+    from nnopt_cli.graph import Units, analyse, groups, sensitivities
     from nnopt_cli.plugin.opening import open_model
     from nnopt_cli.report.analysis import Analysis, GroupSensitivity, render
 
@@ -70,8 +69,12 @@ def body(context: Context) -> None:
             metric=[sign * value for value in values],
             loses=dense - min(values),
         )
-        for group, values in sensitivity(
-            program, coupling, evidence, criterion.score_units, ratios, lambda each: score(each, data, run)
+        for group, values in sensitivities(
+            program,
+            coupling,
+            [(group, criterion.score_units(Units(coupling, group, evidence))) for group in groups(coupling)],
+            ratios,
+            lambda each: score(each, data, run),
         )
     ]
     if not found:

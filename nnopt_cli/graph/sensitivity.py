@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnopt_cli.graph.cutting import cut
-from nnopt_cli.graph.evidence import Evidence, Units
 from nnopt_cli.graph.keep import Keep
-from nnopt_cli.graph.units import Group, Scores, groups
+from nnopt_cli.graph.units import Group, Scores
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -18,11 +17,10 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.coupling import Coupling
 
 
-def sensitivity(
+def sensitivities(
     program: ExportedProgram,
     coupling: Coupling,
-    evidence: Evidence,
-    rank: Callable[[Units], Scores],
+    ranked: Sequence[tuple[Group, Scores]],
     ratios: Sequence[float],
     score: Callable[[ExportedProgram], float],
 ) -> Iterator[tuple[Group, list[float]]]:
@@ -31,13 +29,12 @@ def sensitivity(
     Args:
         program: the dense program.
         coupling: its analysis.
-        evidence: what `rank` may look at.
-        rank: the importance of each unit of a group; the least important go, of equal ones the first.
+        ranked: groups of it, and the importance of their units; the least go, of equal ones the first.
         ratios: fractions from 0 to 1; at least one unit stays.
         score: measures a program.
     """
-    for group in groups(coupling):
-        order = np.argsort(rank(Units(coupling, group, evidence)), kind="stable")
+    for group, scores in ranked:
+        order = np.argsort(scores, kind="stable")
         found = []
         for ratio in ratios:
             count = min(round(ratio * len(order)), len(order) - 1)

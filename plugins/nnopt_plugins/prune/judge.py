@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from nnopt_cli import GateMissedError
+from nnopt_cli import GateMissedError, NnoptError
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from nnopt_cli import Run
     from nnopt_cli.data import Data
-    from nnopt_cli.graph import Coupling
-    from nnopt_plugins.prune.budget import Budget
-    from nnopt_plugins.prune.plan import Ranked
 
 TRIES = 7  # bisections: the share is found to a hundredth
 SEEN = 0.03  # how much better than on other rows a metric is on rows that a model has probably seen
@@ -40,30 +38,30 @@ class Judge:
 
         return score(program, self._data, self._run)
 
-    def largest(
-        self, budget: Budget, program: ExportedProgram, coupling: Coupling, ranked: Sequence[Ranked]
-    ) -> float:
-        """The largest share that keeps the metric, by bisection.
+    def largest(self, drop: float, make: Callable[[float], ExportedProgram | None]) -> float:
+        """The largest share that lowers the metric by no more than `drop`, by bisection.
 
-        Raises GateMissedError where none that was tried does.
+        `make` gives the program that is left when a share goes, or None where nothing does. Raises
+        GateMissedError where no share that was tried is good enough.
         """
-        from nnopt_cli.graph import Keep, cut
-
-        low, high, nearest = 0.0, 1.0, (float("-inf"), 0.0)
+        low, high, nearest, met = 0.0, 1.0, (float("-inf"), 0.0), False
         for _ in range(TRIES):
             share = (low + high) / 2
-            gone = budget.plan(ranked, share)
-            if not len(gone):
-                break  # so small a share that no unit goes
-            value = self.score(cut(program, coupling, Keep(coupling, gone)))
-            nearest = max(nearest, (value, share))
-            if value >= self.first - budget.value:
+            small = make(share)
+            if small is None:
                 low = share
+                continue
+            value = self.score(small)
+            nearest = max(nearest, (value, share))
+            if value >= self.first - drop:
+                low, met = share, True
             else:
                 high = share
-        if low:
+        if met:
             return low
-        text = f"--max-drop {budget.value:g}: even the smallest cut lowers {self._data.gate.name} by "
+        if not math.isfinite(nearest[0]):
+            raise NnoptError("--max-drop: nothing can go", "--include, --exclude or --round-to leave none.")
+        text = f"--max-drop {drop:g}: even the smallest cut lowers {self._data.gate.name} by "
         text += f"{self.first - nearest[0]:.4f}, from {abs(self.first):.4f} to {abs(nearest[0]):.4f}"
         if not self._keep_best:
             raise GateMissedError(text, "Allow more, fine-tune, or add --keep-best to write that model.")

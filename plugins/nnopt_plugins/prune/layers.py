@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nnopt_cli import NnoptError, Where, match
-from nnopt_plugins.prune.plan import search
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -25,7 +24,8 @@ def prune_layers(
 
     Raises NnoptError where there is none, or the budget cannot be met.
     """
-    from nnopt_cli.graph import blocks, costs, without_blocks
+    from nnopt_cli.graph import blocks, without_blocks
+    from nnopt_plugins.prune.budget import size
     from nnopt_plugins.prune.structured import cost_facts
 
     found = _outermost([block for block in blocks(program) if _allowed(method, model, block)])
@@ -37,29 +37,26 @@ def prune_layers(
     order = np.argsort([_score(method, program, block, run.seed) for block in found], kind="stable")
     ranked = [found[i] for i in order]
 
-    def without(share: float) -> ExportedProgram:
-        return without_blocks(program, ranked[: round(share * len(ranked))])
+    def gone(share: float) -> list[Block]:
+        return ranked[: round(share * len(ranked))]
 
-    if budget.kind == "sparsity":
-        share: float | None = budget.value
-    else:
-        kind = "parameters" if budget.kind == "params" else "macs"
-        whole = getattr(costs(program), kind)
-        share = search(lambda part: getattr(costs(without(part)), kind) <= budget.value * whole, 10)
-        if share is None:
-            raise NnoptError(f"--{budget.kind} {budget.value:g} cannot be met by removing residual branches")
-    assert share is not None
-    small = without(share)
-    gone = ranked[: round(share * len(ranked))]
-    check = _check(program, small, gone, run.seed)
-    run.facts["units"] = [len(found), len(found) - len(gone)]
+    def without(share: float) -> ExportedProgram | None:
+        return without_blocks(program, gone(share)) if gone(share) else None
+
+    def cost(share: float) -> float:
+        return size(without(share) or program, budget.kind)
+
+    share = budget.begun(program).share(without, cost, "without any of the residual branches")
+    small, removed = without(share) or program, gone(share)
+    check = _check(program, small, removed, run.seed)
+    run.facts["units"] = [len(found), len(found) - len(removed)]
     run.facts["shrunk"] = {
         **cost_facts(program, small),
         "what": "layers",
         "difference": check.difference,
         "dtype": check.dtype,
     }
-    run.note(f"Removed {len(gone)} of {len(found)} residual branches: {_named(gone)}.")
+    run.note(f"Removed {len(removed)} of {len(found)} residual branches: {_named(removed)}.")
     return small
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from nnopt_cli import UsageError, option
@@ -33,6 +35,11 @@ class StructureBudget(BaseModel):
     keep_best: bool = option(
         False,
         help="Where --max-drop cannot be met: write what comes nearest to it (exit code 4 all the same).",
+    )
+    allocate: Literal["even", "sensitivity"] = option(
+        "even",
+        help="How what goes is spread over the layers: the same share of each, or, with --data, so that each "
+        "pruned alone would lower the metric equally.",
     )
     latency: bool = option(
         False, help="On a graph: measure latency before and after, one sample on one thread in ONNX Runtime."

@@ -13,7 +13,6 @@ from nnopt_plugins.prune.keys import SCORE, Key, floats, magnitude_key, magnitud
 from nnopt_plugins.prune.sweep import Desk, Part
 
 
-
 @dataclass(frozen=True, slots=True)
 class Item:
     """A tensor to prune, under the model's first name for it, and its place among the model's tensors."""

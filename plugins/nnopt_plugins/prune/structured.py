@@ -9,7 +9,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
 from nnopt_cli import NnoptError, Structure, UsageError, match
-from nnopt_plugins.prune.budget import Budget, partial_share
+from nnopt_plugins.prune.allocation import measure_drops
+from nnopt_plugins.prune.budget import Budget, partial_share, read_budget
 from nnopt_plugins.prune.judge import Judge
 from nnopt_plugins.prune.plan import Ranked
 
@@ -50,8 +51,9 @@ def prune_structure(method: Prune, model: Model, run: Run) -> Model:
         watch = _stopwatch(method, budget, program, Path(folder))
         if budget.kind == "max-drop" and data is not None:
             budget = replace(budget, judge=Judge(program, data, run, method.keep_best))
+        budget = replace(budget, watch=watch)
         if isinstance(method.granularity, Structure):
-            small = _prune_units(method, method.granularity, replace(budget, watch=watch), model, data, run)
+            small = _prune_units(method, method.granularity, budget, model, data, run)
         else:
             from nnopt_plugins.prune.layers import prune_layers
 
@@ -135,45 +137,12 @@ def _prune_units(
             replace(each, share=shares.get(each.group.name), whole=whole.get(each.group.name, 0))
             for each in rank(method.criterion, coupling, found, evidence)
         ]
+        if method.allocate == "sensitivity" and data is not None and budget.allocation is None:
+            budget = replace(budget, allocation=measure_drops(program, coupling, ranked, data, run))
         steps.append(_step(program, coupling, ranked, budget.part(number, method.steps), structure, run))
         program = steps[-1].small
     _report(method, steps, run)
     return program
-
-
-def read_budget(method: Prune) -> Budget:
-    """The one budget that the options name. Raises UsageError for none or several."""
-    scope = method.scope or "layer"
-    whole = [share.value for share in method.sparsity if share.pattern is None]
-    if method.speedup is not None and float(method.speedup.rstrip("x")) <= 1:
-        raise UsageError(f"--speedup {method.speedup}: is no speedup", "Write 2x to become twice as fast.")
-    named: list[Budget] = [Budget("sparsity", whole[-1], scope, method.round_to)] if whole else []
-    if method.params is not None:
-        named.append(Budget("params", method.params, scope, method.round_to))
-    if method.macs is not None:
-        named.append(Budget("macs", method.macs, scope, method.round_to))
-    if method.speedup is not None:
-        named.append(Budget("speedup", float(method.speedup.rstrip("x")), scope, method.round_to))
-    if method.max_drop is not None:
-        named.append(Budget("max-drop", method.allowed_drop(), scope, method.round_to))
-    if not named and method.sparsity:
-        return Budget("sparsity", 0.0, scope, method.round_to)  # only what the patterns name
-    if len(named) != 1:
-        what = method.granularity.name
-        raise UsageError(
-            f"--granularity {what} needs exactly one of --sparsity, --params, --macs, --speedup, --max-drop",
-            f"For example --sparsity 0.5 removes half of the {what}s.",
-        )
-    kind = named[0].kind
-    if kind in ("speedup", "max-drop") and not isinstance(method.granularity, Structure):
-        raise UsageError(
-            f"--{kind} does not go with --granularity layer", "Use --sparsity, --params or --macs."
-        )
-    if kind == "max-drop" and method.data is None:
-        raise UsageError("--max-drop needs data to measure on", "Add --data FILE.")
-    if method.keep_best and kind != "max-drop":
-        raise UsageError("--keep-best goes with --max-drop only")
-    return named[0]
 
 
 def _allowed(method: Prune, model: Model) -> Allowed:
