@@ -26,7 +26,10 @@ if TYPE_CHECKING:
     from nnopt_cli.data.outputs import answer as answer
     from nnopt_cli.data.outputs import main_output as main_output
     from nnopt_cli.data.outputs import predict as predict
+    from nnopt_cli.data.place import as_call as as_call
+    from nnopt_cli.data.place import placed as placed
     from nnopt_cli.data.signals import activations as activations
+    from nnopt_cli.data.signals import flat_inputs as flat_inputs
     from nnopt_cli.data.signals import gradients as gradients
     from nnopt_cli.data.source import Samples as Samples
     from nnopt_cli.data.source import Source as Source
@@ -61,7 +64,10 @@ _HOME = {
     "answer": "outputs",
     "main_output": "outputs",
     "predict": "outputs",
+    "as_call": "place",
+    "placed": "place",
     "activations": "signals",
+    "flat_inputs": "signals",
     "gradients": "signals",
     "Samples": "source",
     "Source": "source",

@@ -97,7 +97,7 @@ def activations(program: ExportedProgram, coupling: Coupling, batches: Batches, 
     seen = 0
     with torch.no_grad():
         for batch in batches.on(run.device):
-            run_program(program, _flat(program, batch), watch=watch)
+            run_program(program, flat_inputs(program, batch), watch=watch)
             seen += 1
     if not seen:
         raise NnoptError("there is no data to take activations on")
@@ -119,7 +119,7 @@ def _parameters(program: ExportedProgram) -> list[str]:
 
 def _compute(program: ExportedProgram, batch: Batch, leaves: Gradients) -> Any:
     """The program's outputs with `leaves` for its parameters."""
-    given = iter(_flat(program, batch))
+    given = iter(flat_inputs(program, batch))
     arguments = []
     for spec in program.graph_signature.input_specs:
         if spec.kind.name == "USER_INPUT":
@@ -137,7 +137,7 @@ def _compute(program: ExportedProgram, batch: Batch, leaves: Gradients) -> Any:
     return pytree.tree_unflatten(flat, program.call_spec.out_spec)
 
 
-def _flat(program: ExportedProgram, batch: Batch) -> list[Any]:
+def flat_inputs(program: ExportedProgram, batch: Batch) -> list[Any]:
     """The batch's inputs in the order of the program's placeholders."""
     order: list[str] = list(_named(program) or batch.kwargs)
     return [*batch.args, *(batch.kwargs[name] for name in order)]

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.sides import Side as Side
     from nnopt_cli.graph.sides import onnx_side as onnx_side
     from nnopt_cli.graph.sides import program_side as program_side
+    from nnopt_cli.graph.statistics import norm_statistics as norm_statistics
     from nnopt_cli.graph.timing import Latency as Latency
     from nnopt_cli.graph.timing import Stopwatch as Stopwatch
     from nnopt_cli.graph.timing import interleaved as interleaved
@@ -107,6 +108,7 @@ _HOME = {
     "Units": "evidence",
     "sensitivities": "sensitivity",
     "Shared": "sharing",
+    "norm_statistics": "statistics",
     "Latency": "timing",
     "Stopwatch": "timing",
     "interleaved": "timing",
