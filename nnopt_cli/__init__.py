@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nnopt_cli.formats.weight import MemoryWeight as MemoryWeight
     from nnopt_cli.formats.weight import Weight as Weight
     from nnopt_cli.graph.layers import Layer as Layer
+    from nnopt_cli.model.alike import Unlike as Unlike
+    from nnopt_cli.model.alike import unlike as unlike
     from nnopt_cli.model.blend import Corresponding as Corresponding
     from nnopt_cli.model.io import save as save
     from nnopt_cli.model.model import Model as Model
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from nnopt_cli.plugin.component import Component as Component
     from nnopt_cli.plugin.component import option as option
     from nnopt_cli.plugin.data import DataOptions as DataOptions
+    from nnopt_cli.plugin.exporter import Exporter as Exporter
+    from nnopt_cli.plugin.exporter import Job as Job
     from nnopt_cli.plugin.filter import TensorFilter as TensorFilter
     from nnopt_cli.plugin.fusion import Alignment as Alignment
     from nnopt_cli.plugin.fusion import Fusion as Fusion
@@ -70,6 +74,8 @@ _HOME = {
     "MemoryWeight": "formats.weight",
     "Weight": "formats.weight",
     "Layer": "graph.layers",
+    "Unlike": "model.alike",
+    "unlike": "model.alike",
     "Corresponding": "model.blend",
     "load": "plugin.opening",
     "save": "model.io",
@@ -80,6 +86,8 @@ _HOME = {
     "Component": "plugin.component",
     "option": "plugin.component",
     "DataOptions": "plugin.data",
+    "Exporter": "plugin.exporter",
+    "Job": "plugin.exporter",
     "TensorFilter": "plugin.filter",
     "Alignment": "plugin.fusion",
     "Fusion": "plugin.fusion",

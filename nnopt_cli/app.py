@@ -13,8 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from nnopt_cli import __version__
-from nnopt_cli.commands import analyze, bench, compare, convert, env, evaluate, plugins
+from nnopt_cli.commands import analyze, bench, compare, convert, ensemble, env, evaluate, plugins, recipe
 from nnopt_cli.commands import inspect as inspect_command
+from nnopt_cli.commands import run as run_command
 from nnopt_cli.commands.common import Arg, CommandSpec, Context, make_run
 from nnopt_cli.commands.helptext import first_sentence, help_of
 from nnopt_cli.commands.passes import pass_commands
@@ -27,12 +28,15 @@ from nnopt_cli.plugin.options import CommonOptions, Options
 from nnopt_cli.plugin.registry import Registry
 
 COMMANDS = (
+    ensemble.COMMAND,
+    run_command.COMMAND,
     convert.COMMAND,
     inspect_command.COMMAND,
     compare.COMMAND,
     evaluate.COMMAND,
     analyze.COMMAND,
     bench.COMMAND,
+    recipe.COMMAND,
     plugins.COMMAND,
     env.COMMAND,
 )
@@ -105,7 +109,7 @@ def _add(
 def _callback(
     spec: CommandSpec, registry: Registry, wanted: Wanted, give: Callable[[object], None]
 ) -> Callable[..., int]:
-    models: tuple[type[BaseModel], ...] = (*spec.options, CommonOptions)
+    models: tuple[type[BaseModel], ...] = (*spec.models(registry), CommonOptions)
 
     def run(typer_context: typer.Context, **values: Any) -> int:
         if typer_context.invoked_subcommand:

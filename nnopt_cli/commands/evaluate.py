@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from nnopt_cli.data import Contestant, Data, Evaluations
     from nnopt_cli.model.model import Model
+    from nnopt_cli.run import Run
 
 
 class EvaluateOptions(Options):
@@ -45,8 +47,7 @@ def body(context: Context) -> None:
             f"{data.measured.source.origin}: holds one sample, on which nothing can be measured",
             "Give at least two.",
         )
-    contestants = [_contestant(*pair, data, run.device) for pair in zip(models, modules, strict=True)]
-    found = _measured(context, contestants, data)
+    found = compared(run, models, data, modules=modules, dtype=wanted.dtype, detailed=wanted.per_class)
     directions = {metric.name: metric.larger_is_better for metric in data.metrics}
     record = evaluated(
         models,
@@ -85,25 +86,43 @@ def _opened(context: Context, path: Path) -> Model:
     return model
 
 
-def _measured(context: Context, contestants: list[Contestant], data: Data) -> Evaluations:
-    """All models over the data, with a progress bar."""
+def compared(
+    run: Run,
+    models: Sequence[Model],
+    data: Data,
+    *,
+    modules: Sequence[nn.Module] | None = None,
+    dtype: str | None = None,
+    detailed: bool = False,
+) -> Evaluations:
+    """All models over the measured rows, with a progress bar.
+
+    Args:
+        run: where it is computed.
+        models: on the module rung.
+        data: as they were opened for the first model.
+        modules: what the models' `module()` gave, where that was asked for already.
+        dtype: computed in this type; by default as the models are.
+        detailed: also the figures of every class.
+
+    Raises NnoptError: one does not take the data, or gives something else than the first.
+    """
     import torch
 
     from nnopt_cli.data import evaluate_all
     from nnopt_cli.report.progress import counted
 
-    run, wanted = context.run, context[EvaluateOptions]
-    metrics = [m for m in data.metrics if wanted.per_class or not m.detail]
-    dtype = None if wanted.dtype in (None, "float32") else getattr(torch, wanted.dtype)
+    modules = modules or [model.module() for model in models]
+    contestants = [_contestant(*pair, data, run.device) for pair in zip(models, modules, strict=True)]
     with counted(run, "Evaluating", data.measured.size) as tick:
         return evaluate_all(
             contestants,
             replace(data.measured, keep=False),  # one pass: nothing is asked for twice
             task=data.task,
             loss=data.loss,
-            metrics=metrics,
+            metrics=[metric for metric in data.metrics if detailed or not metric.detail],
             device=run.device,
-            dtype=dtype,
+            dtype=None if dtype in (None, "float32") else getattr(torch, dtype),
             watch=lambda batch: tick(batch.size),
         )
 

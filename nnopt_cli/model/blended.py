@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.formats.weight import Array, Weight
-from nnopt_cli.model.blend import BlendedWeight, Corresponding, Merge, PickedWeight
+from nnopt_cli.model.blend import BlendedWeight, Corresponding, Merge, PickedWeight, same
 from nnopt_cli.model.hashing import hash_of, input_hash
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def blended(
 def _picking(integers: str, run: Run, members: int) -> Callable[[str, list[Array]], Array]:
     def pick(name: str, words: list[Array]) -> Array:
         words = words[:members]  # without the base's
+        if same(words):
+            return words[0]
         if integers == "error":
             raise NnoptError(
                 f"{name}: its integers differ between members, and --integers error forbids that",

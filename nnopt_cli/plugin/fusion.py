@@ -96,7 +96,7 @@ class Fusion(Component, kind="fusion"):
     most: ClassVar[int | None] = None
 
     def chosen(self, members: Members, run: Run) -> tuple[Fusion, Members]:
-        """The fusion that does the work, and on what; itself but for one that chooses, which may read weights.
+        """The fusion that does the work, and on what: itself, but for one that chooses by reading weights.
 
         It is called after all members were opened, before they are checked against the fusion.
         """

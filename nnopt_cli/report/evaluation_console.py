@@ -34,9 +34,10 @@ def render(record: Evaluated, console: Console) -> None:
     page.prose(_said(record), "bold")
     page.prose(page.joined((_task(record), *record.settings)), "dim")
     page.gap()
-    _figures(page, record)
+    heads = _letters(record) if many else [""]
+    figures(page, record, heads)
     if many:
-        _pairs(page, record)
+        pairs(page, record, heads)
     if any(score.per_class for score in record.models):
         _classes(page, record)
     for score in record.models[:1]:
@@ -100,7 +101,8 @@ def label(name: str) -> str:
     return _UPPER.get(name, name)
 
 
-def _figures(page: Page, record: Evaluated) -> None:
+def figures(page: Page, record: Evaluated, heads: Sequence[str]) -> None:
+    """All metrics, a column for each model under its head."""
     rows: list[list[str | Text]] = []
     names = list(record.models[0].metrics)
     columns = [[score.metrics[name] for score in record.models] for name in names]
@@ -112,7 +114,6 @@ def _figures(page: Page, record: Evaluated) -> None:
         rows.append([page.text(shown, style), *_marked(page, values, up, style)])
     speeds = [f"{numbers.count(round(score.throughput))}/s" for score in record.models]
     rows.append(["throughput", *speeds])
-    heads = _letters(record) if len(record.models) > 1 else [""]
     page.table((Column(align="left"), *(Column(head) for head in heads)), rows)
 
 
@@ -123,13 +124,12 @@ def _marked(page: Page, values: Sequence[float | None], up: bool, style: str) ->
     return [page.text(number(v), f"{style} green".strip() if v == best else style) for v in values]
 
 
-def _pairs(page: Page, record: Evaluated) -> None:
+def pairs(page: Page, record: Evaluated, letters: Sequence[str]) -> None:
     """How far the models are apart, against the first; every pair where there are three."""
-    letters = _letters(record)
     page.heading("Disagreement")
     count = len(record.models)
-    pairs = [(i, j) for i in range(count) for j in range(i + 1, count)]
-    for i, j in pairs if count <= 3 else [(0, j) for j in range(1, count)]:
+    every = [(i, j) for i in range(count) for j in range(i + 1, count)]
+    for i, j in every if count <= 3 else [(0, j) for j in range(1, count)]:
         far = record.disagreement[i][j]
         a, b = letters[i], letters[j]
         if record.task == "regression":

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 @hookimpl
 def nnopt_components() -> list[type[Component]]:
     """What this plugin provides."""
+    from nnopt_plugins.ensemble.auto import Auto
     from nnopt_plugins.ensemble.combinations import EMA, SWA, Karcher, Linear, ModelStock, Slerp
     from nnopt_plugins.ensemble.differences import DareLinear, DareTies, TaskArithmetic, Ties
 
     averages = [Linear, Slerp, Karcher, ModelStock, SWA, EMA]
-    return [*averages, TaskArithmetic, Ties, DareLinear, DareTies]
+    return [Auto, *averages, TaskArithmetic, Ties, DareLinear, DareTies]

@@ -39,7 +39,7 @@ def refreshed(model: Model, members: Members, run: Run) -> Model:
     better = after > before
     said = "were re-estimated" if better else "are averaged"
     run.note(
-        f"Batch-norm statistics {said}: {members.data.gate.name} on the choosing data is {abs(after):.4f} with "
-        f"re-estimated and {abs(before):.4f} with averaged ones."
+        f"Batch-norm statistics {said}: {members.data.gate.name} on the choosing data is {abs(after):.4f} "
+        f"with re-estimated ones, {abs(before):.4f} with averaged ones."
     )
     return other if better else model
