@@ -13,9 +13,8 @@ from nnopt_plugins.prune.granularities import NM
 from nnopt_plugins.prune.source import Item, Scorer, key_for
 from nnopt_plugins.prune.sweep import Desk
 
-from nnopt_cli import MemoryWeight
+from nnopt_cli import CHUNK_BYTES, MemoryWeight
 from nnopt_cli.formats.dtypes import dtype_named
-from nnopt_cli.formats.weight import CHUNK_BYTES
 
 Words = npt.NDArray[np.generic]
 

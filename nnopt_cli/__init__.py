@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nnopt_cli.errors import UsageError as UsageError
     from nnopt_cli.formats.state import load_state as load_state
     from nnopt_cli.formats.state import save_state as save_state
+    from nnopt_cli.formats.weight import CHUNK_BYTES as CHUNK_BYTES
     from nnopt_cli.formats.weight import Array as Array
     from nnopt_cli.formats.weight import ChunkEdit as ChunkEdit
     from nnopt_cli.formats.weight import MemoryWeight as MemoryWeight
@@ -70,6 +71,7 @@ _HOME = {
     "load_state": "formats.state",
     "save_state": "formats.state",
     "Array": "formats.weight",
+    "CHUNK_BYTES": "formats.weight",
     "ChunkEdit": "formats.weight",
     "MemoryWeight": "formats.weight",
     "Weight": "formats.weight",

@@ -254,12 +254,12 @@ def extra_memory(tmp_path: Path, count: int, *arguments: str) -> int:
 
 def test_memory_does_not_grow_with_the_model(tmp_path):
     small, large = (extra_memory(tmp_path, count, "safetensors") for count in (2, 32))  # 512 MB
-    assert large < 12e6
+    assert large < 20e6  # two threads, each with two chunks of 2 MB and flags
     assert large < small + 4e6
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), [("safetensors", "out.safetensors"), ("torch", "out.pt")])
 def test_memory_does_not_grow_with_the_model_when_it_is_written(tmp_path, kind, name):
-    assert extra_memory(tmp_path, 128, kind, str(tmp_path / name)) < 12e6  # 2 GB
+    assert extra_memory(tmp_path, 128, kind, str(tmp_path / name)) < 20e6  # of 2 GB
     (tmp_path / name).unlink()

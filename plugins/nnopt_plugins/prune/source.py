@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnopt_cli import Array, Criterion, Grouping, NnoptError, Weight, Where
-from nnopt_cli.formats.weight import CHUNK_BYTES
+from nnopt_cli import CHUNK_BYTES, Array, Criterion, Grouping, NnoptError, Weight, Where
 from nnopt_plugins.prune.keys import SCORE, Key, floats, magnitude_key, magnitudes, scores_to_keys, zero
 from nnopt_plugins.prune.sweep import Desk, Part
 
