@@ -45,6 +45,7 @@ class Run:
         verbose: 0 normal, 1 `-v`, 2 `-vv`, -1 `-q`.
         notes: sentences for the summary, in order.
         facts: figures for the summary and the record, JSON-able, by name.
+        timings: figures of time, which differ from run to run: for the summary, and in no file.
         gate_missed: whether a quality gate was missed and the result is written all the same (exit code 4).
         selection: which tensors the pass worked on, set by a pass that chooses some.
         registry: the components of this invocation; None outside of the command line.
@@ -59,6 +60,7 @@ class Run:
     verbose: int = 0
     notes: list[str] = field(default_factory=list)
     facts: dict[str, object] = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
     gate_missed: bool = False
     selection: Selection | None = None
     registry: Registry | None = None

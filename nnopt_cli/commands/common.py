@@ -70,6 +70,7 @@ class CommandSpec:
         options: the models whose fields are its flags.
         commands: commands below it (`plugins new`).
         lenient: whether it runs although NNOPT_STRICT_PLUGINS is set and a plugin is broken.
+        flags_of: a kind of component whose options are flags of it, too.
     """
 
     name: str
@@ -80,6 +81,15 @@ class CommandSpec:
     options: tuple[type[BaseModel], ...] = ()
     commands: tuple[CommandSpec, ...] = ()
     lenient: bool = False
+    flags_of: str = ""
+
+    def models(self, registry: Registry) -> tuple[type[BaseModel], ...]:
+        """The models of all its flags, with the options of the components of `flags_of` among them."""
+        if not self.flags_of:
+            return self.options
+        from nnopt_cli.plugin.merged import merged
+
+        return (*self.options, merged(self.flags_of, registry, (*self.options, CommonOptions)))
 
 
 @dataclass
@@ -144,6 +154,13 @@ def make_run(options: Mapping[type[BaseModel], BaseModel], console: Console) -> 
         run.seed = compute.seed
         run.threads = compute.threads or run.threads
     return run
+
+
+def device_of(asked: str, found: str) -> str:
+    """For what computes with whole networks: a CUDA device where there is one and none was named."""
+    import torch
+
+    return "cuda" if asked == "auto" and torch.cuda.is_available() else found
 
 
 def _device(name: str) -> str:

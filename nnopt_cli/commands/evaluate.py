@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context
+from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context, device_of
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.plugin.component import Component, option, plain
 from nnopt_cli.plugin.data import DataOptions
@@ -38,7 +38,7 @@ def body(context: Context) -> None:
 
     start = time.perf_counter()
     run, wanted = context.run, context[EvaluateOptions]
-    run.device = _device(context[ComputeOptions].device, run.device)
+    run.device = device_of(context[ComputeOptions].device, run.device)
     models = [_opened(context, Path(text)) for text in context.arguments["model"]]
     modules = [model.module() for model in models]
     data = context[DataOptions].open(run, models[0], module=modules[0])
@@ -63,13 +63,6 @@ def body(context: Context) -> None:
         device=run.device if wanted.dtype is None else f"{run.device}, {wanted.dtype}",
     )
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
-
-
-def _device(asked: str, found: str) -> str:
-    """A CUDA device where there is one and none was named."""
-    import torch
-
-    return "cuda" if asked == "auto" and torch.cuda.is_available() else found
 
 
 def _opened(context: Context, path: Path) -> Model:

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from nnopt_cli.commands.chain import Link, Order, check_output, default_output, record_of, run_chain
-from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context
+from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context, device_of
 from nnopt_cli.errors import GATE_MISSED
 from nnopt_cli.plugin.kinds import Pass
 from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, OutputOptions, RecipeOptions, ReportOptions
@@ -44,6 +44,8 @@ def run_pass(cls: type[Pass], context: Context) -> int:
 
     start = time.perf_counter()
     method, run, out = context[cls], context.run, context[OutputOptions]
+    if cls.on_gpu:
+        run.device = device_of(context[ComputeOptions].device, run.device)
     save_recipe(context, method, dry_run=True)
     order = Order(
         source=None if context.arguments["model"] is None else context.path("model"),

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.export.passes import move_to_device_pass
 from torch.fx import GraphModule, Node
 
 from nnopt_cli.graph.coupling import identity
+from nnopt_cli.graph.cutting import assemble, duplicate
 from nnopt_cli.graph.rules.base import argument, operator_name
 
 if TYPE_CHECKING:
@@ -51,15 +53,20 @@ class DecomposedNorm(nn.Module):
         return operator(x, gain, bias, mean, var, self.training, momentum or _CUMULATIVE, eps)
 
 
-def trainable(program: ExportedProgram) -> nn.Module:
+def trainable(program: ExportedProgram, device: str = "cpu") -> nn.Module:
     """The program as a module that trains: a copy of its tensors, and modes that can be switched.
 
-    Its parameters and buffers have the program's names (those that the graph does not read are left
-    out); tied ones are one object. It is in evaluation mode, and then computes what the program does.
+    Its parameters and buffers have the program's names (those that the graph does not read may be left
+    out) and lie on `device`; tied ones are one object. It is in evaluation mode, and then computes what the
+    program does.
 
     What an export leaves no trace of cannot come back: the dropout inside fused attention, and stochastic
     depth written in Python.
     """
+    if torch.device(device).type != "cpu":  # devices that the graph names move, too
+        graph = duplicate(program.graph)
+        copied = assemble(program, graph, dict(program.state_dict), dict(program.constants))
+        program = move_to_device_pass(copied, device)
     flat = program.module(check_guards=False)
     module = GraphModule(flat, flat.graph)  # without the checks that come with every call
     _copy_tensors(module)
@@ -72,7 +79,8 @@ def _copy_tensors(module: nn.Module) -> None:
     """New memory for every parameter and buffer; what shares memory still does."""
     made: dict[object, torch.Tensor] = {}
     for part in module.modules():
-        for home in (part._parameters, part._buffers):
+        homes: tuple[dict[str, Any], ...] = (part._parameters, part._buffers)
+        for home in homes:
             for name, tensor in home.items():
                 if tensor is None:
                     continue

@@ -103,8 +103,8 @@ class Model:
         fill(module, self.weights, self.arch.spec)
         return module
 
-    def trainable(self) -> nn.Module:
-        """A new module that can be trained, in evaluation mode; its memory is its own.
+    def trainable(self, device: str = "cpu") -> nn.Module:
+        """A new module on `device` that can be trained, in evaluation mode; its memory is its own.
 
         It is built by the model's source where that is known. A bare program becomes a module whose norms
         and dropouts follow `train()` and `eval()` again.
@@ -113,7 +113,7 @@ class Model:
         """
         from nnopt_cli.model.training import trainable
 
-        return trainable(self)
+        return trainable(self, device)
 
     def trained(self, module: nn.Module) -> Model:
         """The same model with the values of `module`, which `trainable` made, in the model's own types.

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from nnopt_cli.model.model import Model
 
 
-def trainable(model: Model) -> nn.Module:
+def trainable(model: Model, device: str = "cpu") -> nn.Module:
     """See `Model.trainable`."""
     model.require("module")
     if model.arch is not None:
-        return model.module()
+        return model.module().to(device)
     from nnopt_cli.graph.modes import trainable as from_program
 
-    return from_program(model.program())
+    return from_program(model.program(), device)
 
 
 def trained(model: Model, module: nn.Module) -> Model:

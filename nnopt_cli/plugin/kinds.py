@@ -29,11 +29,13 @@ class Pass(Component, kind="pass"):
         needs: the lowest rung that it works on; a model on a lower one is refused before it runs.
         reshapes: whether it may change sizes or operators, so that the output becomes a `.pt2`.
         from_scratch: whether it also works without a file, on what `--arch` builds.
+        on_gpu: whether `--device auto` means a GPU where there is one.
     """
 
     suffix: ClassVar[str] = ""
     reshapes: ClassVar[bool] = True
     from_scratch: ClassVar[bool] = False
+    on_gpu: ClassVar[bool] = False
     needs: ClassVar[Literal["weights", "module", "graph"]] = "weights"
 
     @abstractmethod
