@@ -13,9 +13,12 @@ if TYPE_CHECKING:
 @hookimpl
 def nnopt_components() -> list[type[Component]]:
     """What this plugin provides."""
+    from nnopt_plugins.ensemble.alignment import Activations, Weights
     from nnopt_plugins.ensemble.auto import Auto
     from nnopt_plugins.ensemble.combinations import EMA, SWA, Karcher, Linear, ModelStock, Slerp
     from nnopt_plugins.ensemble.differences import DareLinear, DareTies, TaskArithmetic, Ties
+    from nnopt_plugins.ensemble.outputs import Geometric, Logits, Mean, Stacking, Vote, Weighted
+    from nnopt_plugins.ensemble.informed import Fisher, Soup
 
     averages = [Linear, Slerp, Karcher, ModelStock, SWA, EMA]
-    return [Auto, *averages, TaskArithmetic, Ties, DareLinear, DareTies]
+    return [Auto, *averages, TaskArithmetic, Ties, DareLinear, DareTies, Fisher, Soup]

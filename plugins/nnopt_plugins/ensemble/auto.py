@@ -65,7 +65,7 @@ class Auto(Fusion):
                 f"{a} and {b} have the same tensors, but were trained apart (median cosine of their layers "
                 f"{_median(layers):.3f}): their average would be no network, and {refused.message}",
                 "Say how they are computed, with --arch NET.py:NAME and --input SHAPE (or give .pt2 files): "
-                "then their outputs are fused, or, with --align weights, their units put into one order before "
+                "then their outputs are fused, or, with --align weights, their units put in one order before "
                 "averaging. --method linear averages all the same.",
             )
         _because(run, "So their outputs are fused.")

@@ -30,7 +30,11 @@ class Method(WeightFusion, kind="fusion"):
     def fuse(self, members: Members, run: Run) -> Model:
         from nnopt_plugins.ensemble.refresh import refreshed
 
-        return refreshed(super().fuse(members, run), members, run)
+        return refreshed(self.merged(members, run), members, run)
+
+    def merged(self, members: Members, run: Run) -> Model:
+        """The merge alone."""
+        return super().fuse(members, run)
 
 
 class Combination(Method, kind="fusion"):

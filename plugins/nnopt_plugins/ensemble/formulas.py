@@ -183,3 +183,13 @@ def dropped(value: Array, density: float, seed: int, stream: int, start: int) ->
         bits < sixteenths, value.dtype.type(65536 / sixteenths), value.dtype.type(0)
     )
     return kept
+
+
+def weighted_mean(values: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """The mean of `values`, weighted element by element; weights are positive."""
+    total, weight = np.zeros_like(values[0]), np.zeros_like(values[0])
+    for value, own in zip(values, weights, strict=True):
+        total += value * own
+        weight += own
+    total /= weight
+    return total

@@ -43,3 +43,27 @@ def refreshed(model: Model, members: Members, run: Run) -> Model:
         f"with re-estimated ones, {abs(before):.4f} with averaged ones."
     )
     return other if better else model
+
+
+def warn_if_seen(model: Model, data: Data, run: Run) -> None:
+    """Note where the choosing data look as if the members had been trained on them.
+
+    That is where the metric on them is better than on the rows kept for the report by more than four
+    standard errors (of a share of so many samples) and two hundredths.
+    """
+    if data.val is None:
+        run.note(
+            "The choice was made on the rows that are reported; --val or --val-split keep others for that."
+        )
+        return
+    choosing_value = chosen_score(model, data, run)
+    reported = score(model.program() if model.arch is None else model.module(), data, run)
+    if not 0 <= min(choosing_value, reported) <= max(choosing_value, reported) <= 1:
+        return  # no share: nothing is known of its spread
+    sizes = [part.size or 1 for part in (data.plain, data.val)]
+    spread = (reported * (1 - reported) * sum(1 / size for size in sizes)) ** 0.5
+    if choosing_value - reported > max(0.02, 4 * spread):
+        run.note(
+            f"{data.gate.name} is {choosing_value:.4f} on the choosing data and {reported:.4f} on the others: "
+            "members have probably been trained on the choosing data, which then cannot tell what to take."
+        )
