@@ -90,7 +90,7 @@ class Chained:
 
 
 def run_chain(order: Order, run: Run, registry: Registry, work: Workshop | None = None) -> Chained:
-    """Load, run every pass, save once. Notes, facts and selection of the passes end up in `run`.
+    """Load, run every pass, save once. Notes and facts of the passes end up in `run`.
 
     Raises NnoptError: the input, the output or a pass; nothing half-written is left.
     """
@@ -99,7 +99,9 @@ def run_chain(order: Order, run: Run, registry: Registry, work: Workshop | None 
     before = _opened(order, registry)
     path = order.output or default_output(before.path, order.words)
     reshapes = any(link.method.reshapes for link in order.links)
-    if not order.dry_run and (order.output or before.rung != "graph" or not reshapes):  # the suffix may change
+    if not order.dry_run and (
+        order.output or before.rung != "graph" or not reshapes
+    ):  # the suffix may change
         check_output(path, order.force)
     run.output = None if order.dry_run else path
     kind = (order.like or path).suffix.lower()
@@ -143,7 +145,7 @@ def _passes(
 ) -> tuple[Model, list[Step]]:
     done, model = work.resume(before, order) if work else ([], before)
     for step in done:
-        _gather(run, step, None)
+        _gather(run, step)
     for number in range(len(done), len(order.links)):
         link = order.links[number]
         own = replace(run, seed=link.seed, notes=[], facts={}, selection=None, gate_missed=False)
@@ -153,14 +155,16 @@ def _passes(
             _check(link.method, model)
         model = _recorded(model, link)
         step = Step(link, time.perf_counter() - start, own.notes, own.facts, own.gate_missed)
-        _gather(run, step, own)
+        _gather(run, step)
+        if len(order.links) == 1:
+            run.selection = own.selection  # of several passes, each may work on other tensors
         done.append(step)
         if work:
             work.keep(number, model, step, run)
     return model, done
 
 
-def _gather(run: Run, step: Step, own: Run | None) -> None:
+def _gather(run: Run, step: Step) -> None:
     """Put what a pass said into the state of the whole run."""
     from nnopt_cli.report.build import SHRUNK, shrunk_twice
 
@@ -170,8 +174,6 @@ def _gather(run: Run, step: Step, own: Run | None) -> None:
     if SHRUNK in facts and SHRUNK in run.facts:
         facts[SHRUNK] = shrunk_twice(run.facts[SHRUNK], facts[SHRUNK])
     run.facts.update(facts)
-    if own is not None and own.selection is not None:
-        run.selection = own.selection
 
 
 def record_of(

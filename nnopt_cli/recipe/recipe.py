@@ -44,6 +44,7 @@ class Plan:
         passes: what is done to the model, with one load and one save.
         last: commands on the result.
         variables: the values of this run.
+        table: the recipe with them filled in.
     """
 
     model: Path | None
@@ -53,6 +54,7 @@ class Plan:
     passes: tuple[PassStep, ...]
     last: tuple[CommandStep, ...]
     variables: Mapping[str, Any]
+    table: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,14 @@ class Recipe:
             assert isinstance(compute, ComputeOptions)
             passes, last = self._steps(table.get("steps"), registry, tuple(commands))
             return Plan(
-                _path(table, "model"), _path(table, "output"), reading, compute, passes, last, dict(values)
+                model=_path(table, "model"),
+                output=_path(table, "output"),
+                reading=reading,
+                compute=compute,
+                passes=passes,
+                last=last,
+                variables=dict(values),
+                table={key: escape(value) for key, value in table.items()},
             )
 
     def _check_keys(self) -> None:
@@ -126,7 +135,9 @@ class Recipe:
         self, steps: object, registry: Registry, commands: tuple[Command, ...]
     ) -> tuple[tuple[PassStep, ...], tuple[CommandStep, ...]]:
         if not isinstance(steps, list) or not steps:
-            raise UsageError("steps: there are none", "A step is a table such as {pass: prune, sparsity: 0.5}.")
+            raise UsageError(
+                "steps: there are none", "A step is a table such as {pass: prune, sparsity: 0.5}."
+            )
         if len(steps) > MOST_STEPS:
             raise UsageError(f"steps: there are {len(steps):,}; {MOST_STEPS:,} is the most")
         passes: list[PassStep] = []

@@ -88,9 +88,7 @@ def command_step(
         raise UsageError(f"command: {name!r} does not follow passes in a recipe", hint)
     models = known[name].options
     given = {key: value for key, value in table.items() if key != "command"}
-    return CommandStep(
-        name, options_of(given, models, registry, allow_code=allow_code), table
-    )
+    return CommandStep(name, options_of(given, models, registry, allow_code=allow_code), table)
 
 
 def options_of(

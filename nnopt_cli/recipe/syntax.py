@@ -45,7 +45,7 @@ def read_table(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from None
     try:
-        table = _PARSE[path.suffix.lower()](text)
+        table = _parse(text, path.suffix.lower())
     except RecursionError:
         raise UsageError(f"{path}: is nested too deeply") from None
     except ValueError as error:  # of all three: JSON's, TOML's and our YAML's
@@ -103,7 +103,11 @@ def _yaml(text: str) -> Any:
         raise ValueError(f"{where}{said}") from None
 
 
-_PARSE = {".json": _json, ".toml": tomllib.loads, ".yaml": _yaml, ".yml": _yaml}
+def _parse(text: str, suffix: str) -> Any:
+    if suffix == ".json":
+        return _json(text)
+    return tomllib.loads(text) if suffix == ".toml" else _yaml(text)
+
 
 # YAML 1.2's scalars. Under 1.1 `2:4` would be the number 124, `no` a boolean, and `1e-3` a string.
 _SCALARS = {
@@ -142,14 +146,14 @@ def _loader() -> Any:
 
         def compose_node(self, parent: Any, index: Any) -> Any:
             if self.check_event(yaml.events.AliasEvent):  # a few lines of them can stand for gigabytes
-                mark = self.peek_event().start_mark
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
                 raise yaml.composer.ComposerError(None, None, "aliases are not read in recipes", mark)
             return super().compose_node(parent, index)
 
     Loader.yaml_implicit_resolvers = {}
     _resolvers(Loader)
     # `0o17` and `1_000` are not read as numbers, and `007` is seven as in YAML 1.2.
-    Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(loader.construct_scalar(node)))
+    Loader.add_constructor("tag:yaml.org,2002:int", lambda loader, node: int(node.value))
     return Loader
 
 

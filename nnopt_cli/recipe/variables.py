@@ -38,7 +38,9 @@ def _value(name: str, text: str) -> Any:
             return read_value(f"[{text}]")
         return read_value(text)
     except ValueError as error:
-        raise UsageError(f"--set {name}={text}: {error}", "Put quotes around text with : or , in it.") from None
+        raise UsageError(
+            f"--set {name}={text}: {error}", "Put quotes around text with : or , in it."
+        ) from None
 
 
 def combinations(variables: Mapping[str, Any]) -> list[dict[str, Any]]:
