@@ -64,6 +64,6 @@ def warn_if_seen(model: Model, data: Data, run: Run) -> None:
     spread = (reported * (1 - reported) * sum(1 / size for size in sizes)) ** 0.5
     if choosing_value - reported > max(0.02, 4 * spread):
         run.note(
-            f"{data.gate.name} is {choosing_value:.4f} on the choosing data and {reported:.4f} on the others: "
+            f"{data.gate.name} is {choosing_value:.4f} on the choosing data, {reported:.4f} on the others: "
             "members have probably been trained on the choosing data, which then cannot tell what to take."
         )
