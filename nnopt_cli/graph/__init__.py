@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.evidence import Units as Units
     from nnopt_cli.graph.fuse import Fused as Fused
     from nnopt_cli.graph.fuse import common_inputs as common_inputs
-    from nnopt_cli.graph.fuse import fuse as fuse
+    from nnopt_cli.graph.fuse import fused as fused
     from nnopt_cli.graph.fuse import output_values as output_values
     from nnopt_cli.graph.inputs import sample_inputs as sample_inputs
     from nnopt_cli.graph.keep import Keep as Keep
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.permute import Order as Order
     from nnopt_cli.graph.permute import check_permuted as check_permuted
     from nnopt_cli.graph.permute import exchangeable as exchangeable
-    from nnopt_cli.graph.permute import permute as permute
+    from nnopt_cli.graph.permute import permuted as permuted
     from nnopt_cli.graph.permute import same_graph as same_graph
     from nnopt_cli.graph.reference import run as run
     from nnopt_cli.graph.reference import run_masked as run_masked
@@ -81,7 +81,7 @@ _HOME = {
     "cut": "cutting",
     "Fused": "fuse",
     "common_inputs": "fuse",
-    "fuse": "fuse",
+    "fused": "fuse",
     "output_values": "fuse",
     "sample_inputs": "inputs",
     "Keep": "keep",
@@ -99,7 +99,7 @@ _HOME = {
     "Order": "permute",
     "check_permuted": "permute",
     "exchangeable": "permute",
-    "permute": "permute",
+    "permuted": "permute",
     "same_graph": "permute",
     "run": "reference",
     "run_masked": "reference",

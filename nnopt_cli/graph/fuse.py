@@ -39,7 +39,7 @@ class Fused:
     shared: Shared
 
 
-def fuse(programs: Sequence[ExportedProgram], combine: nn.Module, pick: Pick) -> Fused:
+def fused(programs: Sequence[ExportedProgram], combine: nn.Module, pick: Pick) -> Fused:
     """One program that feeds its inputs to all `programs` and gives what `combine` makes of their outputs.
 
     Args:

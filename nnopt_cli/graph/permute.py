@@ -112,7 +112,7 @@ def _dims(value: Any) -> list[Array]:
     return [dim for part in value or () if part is not None for dim in _dims(part)]
 
 
-def permute(program: ExportedProgram, order: Order) -> ExportedProgram:
+def permuted(program: ExportedProgram, order: Order) -> ExportedProgram:
     """The program with its channels in another order; `program` is not changed, its graph is the same.
 
     Whether both compute the same is for `check_permuted` to say: a rule may be wrong.
@@ -140,12 +140,12 @@ def _moved(tensor: Tensor, order: Order, node: Node) -> Tensor:
 
 def check_permuted(
     program: ExportedProgram,
-    permuted: ExportedProgram,
+    moved: ExportedProgram,
     order: Order,
     batches: Sequence[int] = (2, 3),
     seed: int = 0,
 ) -> Check:
-    """Run `permuted` against `program` on random inputs, in float64 where that takes seconds.
+    """Run `moved` against `program` on random inputs, in float64 where that takes seconds.
 
     Outputs must agree, and every operator's result must be that of the original in the other order.
     """
@@ -161,7 +161,7 @@ def check_permuted(
 
         with torch.no_grad():
             want = run(program, inputs, dtype, expect)
-            got = run(permuted, inputs, dtype, steps.meet)
+            got = run(moved, inputs, dtype, steps.meet)
         difference = distance(want, got)
         if steps.culprit is not None:
             culprit = culprit or describe(steps.culprit)

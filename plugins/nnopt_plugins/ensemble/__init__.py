@@ -17,8 +17,11 @@ def nnopt_components() -> list[type[Component]]:
     from nnopt_plugins.ensemble.auto import Auto
     from nnopt_plugins.ensemble.combinations import EMA, SWA, Karcher, Linear, ModelStock, Slerp
     from nnopt_plugins.ensemble.differences import DareLinear, DareTies, TaskArithmetic, Ties
-    from nnopt_plugins.ensemble.outputs import Geometric, Logits, Mean, Stacking, Vote, Weighted
     from nnopt_plugins.ensemble.informed import Fisher, Soup
+    from nnopt_plugins.ensemble.outputs import Geometric, Logits, Mean, Stacking, Vote, Weighted
 
     averages = [Linear, Slerp, Karcher, ModelStock, SWA, EMA]
-    return [Auto, *averages, TaskArithmetic, Ties, DareLinear, DareTies, Fisher, Soup]
+    outputs = [Mean, Logits, Weighted, Geometric, Vote, Stacking]
+    alignments = [Weights, Activations]
+    weights = [*averages, TaskArithmetic, Ties, DareLinear, DareTies, Fisher, Soup]
+    return [Auto, *weights, *outputs, *alignments]
