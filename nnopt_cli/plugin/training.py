@@ -6,6 +6,8 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from pydantic import ConfigDict
+
 from nnopt_cli.errors import UsageError
 from nnopt_cli.plugin.component import Component, option
 
@@ -22,6 +24,8 @@ class Optimizer(Component, kind="optimizer"):
         full_batch: whether a step sees all the data, once per epoch.
         closure: whether its step computes the loss anew, several times, by a function that it is given.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     full_batch: ClassVar[bool] = False
     closure: ClassVar[bool] = False
@@ -88,6 +92,8 @@ class LearningRateSchedule(Component, kind="learning-rate-schedule"):
             product of both factors counts.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     on_metric: ClassVar[bool] = False
 
     @abstractmethod
@@ -118,6 +124,8 @@ class Regularizer(Component, kind="regularizer"):
         needs_channels: whether it looks at `Layer.groups`.
     """
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     needs_channels: ClassVar[bool] = False
 
     def prepare(self, network: nn.Module) -> None:
@@ -135,6 +143,8 @@ class Regularizer(Component, kind="regularizer"):
 
 class Initializer(Component, kind="initializer"):
     """Draws the weights from which training starts."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     @abstractmethod
     def fill(self, tensor: Tensor, generator: Generator) -> None:

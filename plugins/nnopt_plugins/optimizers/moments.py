@@ -103,7 +103,7 @@ class NAdam(Moments, Decaying):
 class RAdam(Moments, Decaying):
     """Adam that takes momentum steps until v can be trusted, so that it needs no warm-up.
 
-    m' = m / (1 - beta1^t); w - lr m' where rho_t <= 5, else w - lr m' r / (sqrt(v / (1 - beta2^t)) + eps),
+    m' = m / (1 - beta1^t); w - lr m' where rho_t <= 5, else w - lr m' r sqrt(1 - beta2^t) / (sqrt(v) + eps),
     r^2 = (rho_t - 4)(rho_t - 2) rho / ((rho - 4)(rho - 2) rho_t), rho = 2 / (1 - beta2) - 1,
     rho_t = rho - 2 t beta2^t / (1 - beta2^t)
 

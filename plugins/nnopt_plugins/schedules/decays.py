@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from nnopt_cli import LearningRateSchedule, option
 from nnopt_plugins.schedules.span import steps
 
@@ -44,7 +48,7 @@ class MultiStep(LearningRateSchedule):
     He et al. 2016, arXiv:1512.03385, section 4.2; `MultiStepLR` of PyTorch.
     """
 
-    milestones: tuple[float, ...] = option(
+    milestones: tuple[Annotated[float, Field(gt=0)], ...] = option(
         (0.5, 0.75),
         help="When it falls: after so many epochs, or below 1 after a share of the run.",
         min_length=1,
