@@ -1,6 +1,6 @@
 """Half of the channels of every architecture of the zoo, from bare `.pt2` files: what holds of the results.
 
-python benchmarks/zoo.py [NAME ...] [--family hand|torchvision|transformers] [--check]
+python benchmarks/architectures.py [NAME ...] [--family hand|torchvision|transformers] [--check]
 
 Each network is exported, its file pruned as `nnopt prune --granularity channel --sparsity 0.5` does, and the
 file that comes out read back. *exact*: the difference to the masked dense graph over the largest output, in
