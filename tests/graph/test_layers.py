@@ -183,13 +183,6 @@ def _places(coupling, unit):
                 yield from ((name, axis, int(at)) for at in (classes == unit).nonzero()[0])
 
 
-def test_heads_are_one_channel(many, program):
-    layers = {layer.name: layer for layer in layers_of(many, program, coupled=True)}
-    rows = layers["attention.in_proj_weight"].groups[0]
-    assert rows.axis == 0
-    assert rows.ids.unique().numel() == 2
-
-
 def test_nothing_that_is_cut_off_by_the_outputs(many, program):
     layers = {layer.name: layer for layer in layers_of(many, program, coupled=True)}
     assert all(channels.axis != 0 for channels in layers["head.weight"].groups)
