@@ -70,8 +70,8 @@ def trainable(program: ExportedProgram, device: str = "cpu") -> nn.Module:
     flat = program.module(check_guards=False)
     module = GraphModule(flat, flat.graph)  # without the checks that come with every call
     _copy_tensors(module)
-    for graph in [each for each in module.modules() if isinstance(each, GraphModule)]:
-        _switch(graph)
+    for part in [each for each in module.modules() if isinstance(each, GraphModule)]:
+        _switch(part)
     return module.eval()
 
 

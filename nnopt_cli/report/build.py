@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnopt_cli.report.record import Input, Record, Shrunk, TensorRow, Totals
+from nnopt_cli.report.record import Input, Record, Shrunk, TensorRow, Totals, Trained
 from nnopt_cli.report.settings import described
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from nnopt_cli.run import Run
 
 SHRUNK = "shrunk"  # the fact by which a pass reports a change of structure, shaped like `Shrunk`
+TRAINING = "training"  # the fact by which a pass reports a training, shaped like `Trained`
 STATISTICS = ("running_mean", "running_var")  # buffers that state dicts hold beside the parameters
 
 
@@ -79,8 +80,9 @@ def build(
         rule=selection.rule,
         tensors=_rows(after, tallies, prunable, selection.left_out),
         notes=list(dict.fromkeys((*before.notes, *run.notes, *saved.notes))),
-        facts={name: fact for name, fact in run.facts.items() if name != SHRUNK},
+        facts={name: fact for name, fact in run.facts.items() if name not in (SHRUNK, TRAINING)},
         shrunk=Shrunk.model_validate(run.facts[SHRUNK]) if SHRUNK in run.facts else None,
+        training=_training(run),
         seconds=seconds,
         peak_bytes=peak_bytes,
         device=run.device,
@@ -109,6 +111,13 @@ def shrunk_twice(first: Any, second: Any) -> dict[str, Any]:
         }
     )
     return joined.model_dump()
+
+
+def _training(run: Run) -> Trained | None:
+    fact = run.facts.get(TRAINING)
+    if not isinstance(fact, dict):
+        return None
+    return Trained.model_validate({**fact, "samples_per_second": run.timings.get("samples_per_second")})
 
 
 def is_parameter(name: str, weight: Weight) -> bool:

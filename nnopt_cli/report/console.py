@@ -11,6 +11,7 @@ from nnopt_cli.report import numbers
 from nnopt_cli.report.page import Page
 from nnopt_cli.report.table import Column
 from nnopt_cli.report.text import printable
+from nnopt_cli.report.training_console import show_training
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,9 +43,11 @@ def render(record: Record, console: Console, verbose: int = 0) -> None:
         return
     _title(page, record)
     _sizes(page, record)
+    if record.training:
+        show_training(page, record.training, everything=verbose > 0)
     if record.shrunk:
         _widths(page, record.shrunk, everything=verbose > 0)
-    else:
+    elif not record.training or verbose > 0:
         _layers(page, record, everything=verbose > 0)
         _left_out(page, record)
     if verbose > 0 and record.facts:

@@ -81,6 +81,76 @@ class Shrunk(Row):
     dtype: str = "float64"  # what that was computed in
 
 
+class Histogram(Row):
+    """How the values of one tensor are spread, before and after on the same equal bins; zeros are in none."""
+
+    name: str
+    low: float  # edges of the first and the last bin, which also hold what is farther out
+    high: float
+    before: list[int]  # counts; empty where there is no such side
+    after: list[int]
+    zeros_before: float | None  # fraction of the elements that were looked at
+    zeros_after: float | None
+    sampled: bool  # whether that was an even sample of them
+
+
+class LayerMacs(Row):
+    """Multiply-accumulates of one layer for one sample; None where a side does not have it."""
+
+    layer: str
+    before: int | None
+    after: int | None
+
+
+class EpochRow(Row):
+    """One epoch of a training."""
+
+    epoch: int
+    steps: int  # optimizer steps so far
+    loss: float  # mean over the training samples as they came, penalties included
+    lr: float  # of the epoch's last step
+    val_loss: float | None = None  # on the data that are watched
+    metric: float | None = None
+
+
+class GradientRow(Row):
+    """The gradient of one weight: root mean square over its elements and the steps that were looked at."""
+
+    name: str
+    rms: float
+    verdict: str = ""  # `vanishing`, `exploding`, `none` where no gradient arrives
+
+
+class Trained(Row):
+    """What a training came to; pairs are before and after."""
+
+    epochs: list[EpochRow]
+    losses: list[float]  # means of equal stretches of steps, the last one perhaps shorter
+    steps: int
+    samples: int
+    metric_name: str
+    larger_is_better: bool
+    dense: float | None = None  # the metric before pruning, as the input's own record has it
+    before: float
+    after: float
+    train: float  # the same metric on training rows, not augmented
+    loss: tuple[float, float]  # on the reported data
+    reported_on: str  # what these data are
+    reported_samples: int
+    chosen_on: int = 0  # samples that chose the epoch; 0 where nothing was chosen
+    best_epoch: int | None = None  # 0 is before training
+    kept: str  # `best` or `last`
+    stopped: str = ""  # why before the last epoch
+    zeros_kept: int = 0
+    gradients: list[GradientRow] = []
+    samples_per_second: float | None = None
+
+    @property
+    def gap(self) -> float:
+        """How much better the metric is on training rows than on the reported ones."""
+        return self.train - self.after if self.larger_is_better else self.after - self.train
+
+
 class Record(Row):
     """One command's result."""
 
@@ -97,6 +167,9 @@ class Record(Row):
     notes: list[str]
     facts: dict[str, Any] = {}
     shrunk: Shrunk | None = None  # where the structure changed
+    training: Trained | None = None
+    histograms: list[Histogram] = []  # for a report only
+    layer_macs: list[LayerMacs] = []  # for a report only, of models with a graph
     seconds: float
     peak_bytes: int  # of resident memory, whole process
     device: str

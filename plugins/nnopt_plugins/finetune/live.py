@@ -55,6 +55,7 @@ class Live:
         if now - self._last < _PAUSE:
             return
         self._last = now
-        speed = f"{self._seen / max(1e-6, now - self._start):,.0f}/s"
+        spent = now - self._start
+        speed = f"{self._seen / spent:,.0f}/s" if spent > 1 else ""
         said = "  ".join(filter(None, (f"loss {loss:.4g}", self._metric, f"lr {rate:.2g}", speed)))
         self._bar.update(self._task, completed=step + 1, epoch=f"{epoch + 1}/{self._epochs}", said=said)
