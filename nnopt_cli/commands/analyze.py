@@ -12,7 +12,7 @@ from nnopt_cli.errors import NnoptError
 from nnopt_cli.plugin.component import option
 from nnopt_cli.plugin.data import DataOptions
 from nnopt_cli.plugin.kinds import Criterion
-from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options
+from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options, ReportOptions
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -92,7 +92,7 @@ def body(context: Context) -> None:
         seconds=time.perf_counter() - start,
         version=__version__,
     )
-    context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console), record)
 
 
 def _evidence(
@@ -119,6 +119,6 @@ COMMAND = CommandSpec(
       nnopt analyze model.pt2 --data val.npz --ratios 0.5,0.9 --criterion taylor""",
     panel=LOOK,
     arguments=(Arg("model", "The model: a .pt2, or weights with --arch and --input."),),
-    options=(AnalyzeOptions, ModelOptions, DataOptions, ComputeOptions),
+    options=(AnalyzeOptions, ModelOptions, DataOptions, ReportOptions, ComputeOptions),
     body=body,
 )

@@ -14,7 +14,7 @@ from pydantic import field_validator
 from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context
 from nnopt_cli.errors import NnoptError, UsageError
 from nnopt_cli.plugin.component import option
-from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options
+from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options, ReportOptions
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +91,7 @@ def body(context: Context) -> None:
         if not entries:
             raise NnoptError(f"nothing was measured: {skipped[0].model}: {skipped[0].why}")
         record = _measured(entries, skipped, wanted, setting, start)
-    context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console), record)
 
 
 def _dtype(name: str | None) -> torch.dtype | None:
@@ -195,6 +195,6 @@ COMMAND = CommandSpec(
     arguments=(
         Arg("model", "Models: .pt2 or .onnx files, or weights with --arch and --input.", multiple=True),
     ),
-    options=(BenchOptions, ModelOptions, ComputeOptions),
+    options=(BenchOptions, ModelOptions, ReportOptions, ComputeOptions),
     body=body,
 )

@@ -12,7 +12,7 @@ from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context, device_of
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.plugin.component import Component, option, plain
 from nnopt_cli.plugin.data import DataOptions
-from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options
+from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options, ReportOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -62,7 +62,7 @@ def body(context: Context) -> None:
         seconds=time.perf_counter() - start,
         device=run.device if wanted.dtype is None else f"{run.device}, {wanted.dtype}",
     )
-    context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console), record)
 
 
 def _opened(context: Context, path: Path) -> Model:
@@ -164,6 +164,6 @@ COMMAND = CommandSpec(
       nnopt evaluate dense.pt2 pruned.pt2 --data digits:part=test""",
     panel=LOOK,
     arguments=(Arg("model", "The models: .pt2 files, or weights with --arch.", multiple=True),),
-    options=(EvaluateOptions, DataOptions, ModelOptions, ComputeOptions),
+    options=(EvaluateOptions, DataOptions, ModelOptions, ReportOptions, ComputeOptions),
     body=body,
 )

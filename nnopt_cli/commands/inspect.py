@@ -6,7 +6,7 @@ from typing import Literal
 
 from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context
 from nnopt_cli.plugin.component import option
-from nnopt_cli.plugin.options import ModelOptions, Options
+from nnopt_cli.plugin.options import ModelOptions, Options, ReportOptions
 
 
 class InspectOptions(Options):
@@ -28,12 +28,14 @@ class InspectOptions(Options):
 def body(context: Context) -> None:
     """Read the file once, at constant memory, and show what is in it."""
     from nnopt_cli.plugin.opening import open_model
+    from nnopt_cli.report.details import pairs_of
     from nnopt_cli.report.inspection import inspect_model
     from nnopt_cli.report.inspection_console import render
 
     wanted = context[InspectOptions]
+    model = open_model(context.path("model"), context[ModelOptions], context.registry)
     record = inspect_model(
-        open_model(context.path("model"), context[ModelOptions], context.registry),
+        model,
         context.run,
         include=wanted.include,
         exclude=wanted.exclude,
@@ -41,7 +43,11 @@ def body(context: Context) -> None:
         order=wanted.sort,
         cost=wanted.cost,
     )
-    context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
+    if context.report is not None and not wanted.headers:
+        shown = [row.name for row in record.tensors if row.prunable and row.tied_to is None and row.elements]
+        pairs = pairs_of([(name, None, model.weights[name]) for name in shown])
+        record = record.model_copy(update={"histograms": pairs})
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console), record)
 
 
 COMMAND = CommandSpec(
@@ -49,6 +55,6 @@ COMMAND = CommandSpec(
     help="Show what is in a model file: format, provenance, and every tensor's shape, sparsity and norms.",
     panel=LOOK,
     arguments=(Arg("model", "The model file or folder."),),
-    options=(ModelOptions, InspectOptions),
+    options=(ModelOptions, InspectOptions, ReportOptions),
     body=body,
 )

@@ -26,7 +26,8 @@ def check_report(path: Path) -> None:
     if target.place.exists():
         with target.place.open("rb") as file:
             if MARK.encode() not in file.read(200):
-                raise NnoptError(f"{path}: already exists, and is no report of nnopt's", "Choose another name.")
+                message = f"{path}: already exists, and is no report of nnopt's"
+                raise NnoptError(message, "Choose another name.")
 
 
 def save_report(record: Row, path: Path) -> None:
@@ -55,7 +56,7 @@ def save_recipe(context: Context, method: Pass, *, dry_run: bool = False) -> Non
         return
     source = None if model is None else context.path("model")
     table = table_of(source, context[ModelOptions], context[ComputeOptions], out.output, method)
-    comment = f"Written by nnopt {__version__}. `nnopt run {path.name}` repeats it; paths are as they were typed."
+    comment = f"Written by nnopt {__version__}. `nnopt run` repeats it; paths are as they were typed."
     write_text(write_table(table, path.suffix.lower(), comment), path, force=out.force)
 
 

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import Field
+
 from nnopt_cli.report.build import disk_bytes, is_parameter
-from nnopt_cli.report.record import Row
+from nnopt_cli.report.record import Histogram, Row
 from nnopt_cli.report.text import encodable
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Comparison(Row):
     verdict: str
     rule: str  # how it was decided which weights are prunable
     tensors: list[TensorPair]
+    histograms: list[Histogram] = Field(default_factory=list)  # of the largest tensors, for a report only
     notes: list[str]
     version: str
 

@@ -30,6 +30,11 @@ def bar(now: float, was: float | None = None) -> str:
     return f'<div class="track">{below}<i style="width:{_share(now)}"></i></div>'
 
 
+def heated(share: float, said: str) -> str:
+    """A table's cell, the darker the larger `share` (0 to 1) is; `said` is HTML."""
+    return f'<td class="heat" style="background:rgba(var(--heat),{0.6 * share:.3f})">{said}</td>'
+
+
 def _share(value: float) -> str:
     return f"{100 * min(1.0, max(0.0, value if math.isfinite(value) else 0.0)):.2f}%"
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from html import escape as _escape
-from typing import Literal
 
 from nnopt_cli.report.text import printable
 
 MARK = "<!-- a report of nnopt -->"
 MOST_ROWS = 2000  # of one table; a browser lays out no more with ease
-Align = Literal["left", "right"]
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #ffffff; --raised: #f5f6f8; --ink: #1b1f24; --soft: #5b6570;
@@ -22,7 +21,8 @@ STYLE = """
   --heat: 110, 163, 245; } }
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem clamp(.8rem, 3vw, 2rem) 3rem; max-width: 66rem;
-  background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
+  background: var(--paper); color: var(--ink);
+  font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
 h1 small { font-weight: 400; color: var(--soft); font-size: 1rem; }
 h2 { font-size: 1.1rem; margin: 2.2rem 0 .2rem; }
@@ -69,6 +69,16 @@ td.heat { text-align: right; } footer { margin-top: 2.5rem; }
   th, td { padding-right: .45rem; } }
 @media print { body { max-width: none; } details > * { display: block; } }
 """
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """What a page shows: the command, what it worked on, its settings, and the parts, which are HTML."""
+
+    command: str
+    what: str
+    chips: Sequence[str]
+    parts: Sequence[str]
 
 
 def text(value: object) -> str:

@@ -6,9 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import Field
+
 from nnopt_cli.report.build import disk_bytes, is_parameter
 from nnopt_cli.report.cost import CostTable, cost_table
-from nnopt_cli.report.record import Row
+from nnopt_cli.report.record import Histogram, Row
 from nnopt_cli.report.text import encodable
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Inspection(Row):
     rule: str  # how it was decided which weights are prunable
     tensors: list[TensorFigures]
     cost: CostTable | None = None  # of the graph, where that was asked for
+    histograms: list[Histogram] = Field(default_factory=list)  # of the largest tensors, for a report only
     notes: list[str]
     version: str
 
