@@ -156,14 +156,3 @@ class Initializer(Component, kind="initializer"):
 
         Raises NnoptError where the rule says nothing about a tensor of such a shape.
         """
-
-    def fill_layer(self, layer: Layer, generator: Generator) -> None:
-        """`fill` for weights; biases become 0 and the gains of norms 1, as in new PyTorch layers."""
-        from torch.nn.init import ones_, zeros_
-
-        if layer.kind == "bias":
-            zeros_(layer.parameter)
-        elif layer.kind == "norm":
-            ones_(layer.parameter)
-        else:
-            self.fill(layer.parameter, generator)

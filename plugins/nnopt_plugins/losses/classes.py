@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
+
+from pydantic import Field
 
 from nnopt_cli import Loss, NnoptError, option
 
@@ -11,17 +13,21 @@ if TYPE_CHECKING:
 
 
 class CrossEntropy(Loss):
-    """-log of the softmax of the true class: the usual loss for one class of several.
+    """The usual loss for one class of several.
 
-    With smoothing s and K classes the target is 1 - s + s/K for the true class and s/K for the others
-    (Szegedy et al. 2016, arXiv:1512.00567, section 7).
+    -log p(true class), p the softmax of the outputs; with smoothing s and K classes - sum of t log p, t being
+    1 - s + s/K for the true class and s/K for the others
+
+    Bridle 1990 (NATO ASI F68); smoothing: Szegedy et al. 2016, arXiv:1512.00567, section 7.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)
     default_for: ClassVar[tuple[str, ...]] = ("classification",)
 
     smoothing: float = option(0.0, help="Share of the target that is spread over all classes.", ge=0, lt=1)
-    weights: tuple[float, ...] = option((), help="One factor for each class; the mean is weighted by them.")
+    weights: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = option(
+        (), help="One factor for each class; the mean is weighted by them."
+    )
 
     def __call__(self, outputs: Tensor, target: Tensor) -> Tensor:
         """See `Loss`."""
@@ -40,7 +46,12 @@ class CrossEntropy(Loss):
 
 
 class BinaryCrossEntropy(Loss):
-    """-log of the sigmoid, on its own for every label: the usual loss where several may be there."""
+    """The usual loss where several labels may be there, each on its own.
+
+    -positive * t log p - (1 - t) log(1 - p), p the sigmoid of the output; mean over the labels
+
+    Cox 1958 (J. R. Stat. Soc. B 20), the likelihood of logistic regression.
+    """
 
     tasks: ClassVar[tuple[str, ...]] = ("multi-label",)
     default_for: ClassVar[tuple[str, ...]] = ("multi-label",)
@@ -56,9 +67,12 @@ class BinaryCrossEntropy(Loss):
 
 
 class KL(Loss):
-    """Kullback-Leibler divergence from the target's shares of the classes to the softmax: sum of t log(t/p).
+    """Divergence from the target's shares of the classes to those that the model gives.
 
-    A class number is all of one share, which makes it the cross-entropy.
+    sum over classes of t log(t / p), p the softmax of the outputs; a class number is all of one share, and it is
+    then the cross-entropy
+
+    Kullback and Leibler 1951; for soft targets Hinton et al. 2015, arXiv:1503.02531.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("classification",)

@@ -11,7 +11,12 @@ if TYPE_CHECKING:
 
 
 class MSE(Loss):
-    """Mean squared error: the usual loss for values."""
+    """Mean squared error: the usual loss for values.
+
+    (y - t)^2, mean over all outputs
+
+    Legendre 1805; Gauss 1809.
+    """
 
     tasks: ClassVar[tuple[str, ...]] = ("regression", "multi-label")
     default_for: ClassVar[tuple[str, ...]] = ("regression",)
@@ -24,7 +29,12 @@ class MSE(Loss):
 
 
 class MAE(Loss):
-    """Mean absolute error; outliers weigh less than in the squared one."""
+    """Mean absolute error; outliers weigh less than in the squared one.
+
+    |y - t|, mean over all outputs
+
+    Boscovich 1757; Laplace 1789.
+    """
 
     tasks: ClassVar[tuple[str, ...]] = ("regression",)
 
@@ -36,7 +46,12 @@ class MAE(Loss):
 
 
 class Huber(Loss):
-    """e²/2 for errors up to delta, then delta (|e| - delta/2) (Huber 1964)."""
+    """Squared for small errors, absolute for large ones.
+
+    e^2 / 2 where |e| = |y - t| <= delta, else delta * (|e| - delta / 2); mean over all outputs
+
+    Huber 1964 (Ann. Math. Stat. 35).
+    """
 
     tasks: ClassVar[tuple[str, ...]] = ("regression",)
 

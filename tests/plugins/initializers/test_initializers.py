@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import init
 
-from nnopt_cli import Initializer, Layer, NnoptError, UsageError
+from nnopt_cli import Initializer, NnoptError, UsageError
 from nnopt_cli.plugin.manager import Wanted, load_plugins
 
 REGISTRY = load_plugins(Wanted(allowed=frozenset()))
@@ -151,17 +151,6 @@ def test_a_parameter_is_filled_in_place_whatever_its_layout(name):
 def test_vectors_have_no_fans(name):
     with pytest.raises(NnoptError, match=rf"{name}.*two or more dimensions.*\[7\]"):
         drawn(name, (7,))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_layer_s_bias_starts_at_zero_and_its_gain_at_one(name):
-    generator = torch.Generator().manual_seed(0)
-    bias, gain, weight = (torch.full(shape, 9.0) for shape in ((4,), (4,), (4, 4)))
-    for kind, tensor in (("bias", bias), ("norm", gain), ("linear", weight)):
-        make(name).fill_layer(Layer("x", tensor, kind), generator)
-    assert bias.tolist() == [0.0] * 4
-    assert gain.tolist() == [1.0] * 4
-    assert torch.equal(weight, drawn(name, (4, 4)))
 
 
 def test_underscores_are_read_as_dashes():
