@@ -12,8 +12,7 @@ from typing import Any
 
 from nnopt_cli.errors import UnreadableError
 from nnopt_cli.formats.pickle_ops import run
-from nnopt_cli.formats.pickle_source import MalformedError, Source
-from nnopt_cli.formats.pickle_vm import Limits
+from nnopt_cli.formats.pickle_source import Limits, MalformedError, Source
 from nnopt_cli.formats.rebuild import Rebuilder
 from nnopt_cli.formats.storage import Storage
 

@@ -6,8 +6,8 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from nnopt_cli.formats.pickle_source import Source
-from nnopt_cli.formats.pickle_vm import Builder, Limits, Machine
+from nnopt_cli.formats.pickle_source import Limits, Source
+from nnopt_cli.formats.pickle_vm import Builder, Machine
 
 
 def run(source: Source, builder: Builder, limits: Limits) -> Any:
@@ -61,12 +61,12 @@ _TABLE: dict[int, Callable[[Machine], None]] = {
         b"\x85": lambda m: m.make_tuple(1),
         b"\x86": lambda m: m.make_tuple(2),
         b"\x87": lambda m: m.make_tuple(3),
-        b"t": lambda m: m.stack.append(tuple(m.since_mark())),
-        b"]": lambda m: m.stack.append([]),
-        b"l": lambda m: m.stack.append(m.since_mark()),
-        b"}": lambda m: m.stack.append({}),
+        b"t": lambda m: m.make(tuple(m.since_mark())),
+        b"]": lambda m: m.make([]),
+        b"l": lambda m: m.make(m.since_mark()),
+        b"}": lambda m: m.make({}),
         b"d": Machine.make_dict,
-        b"\x8f": Machine.empty_set,
+        b"\x8f": lambda m: m.make_set(set()),
         b"\x91": Machine.make_frozenset,
         b"a": Machine.append,
         b"e": Machine.appends,

@@ -1,6 +1,8 @@
-"""A stretch of a file as a stream of bytes, for pickles: exact positions, and no trust in lengths."""
+"""A stretch of a file as a stream of bytes, for pickles: exact positions, no trust in lengths, and limits."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from nnopt_cli.formats.weight import InputFile
 
@@ -10,6 +12,27 @@ _LINE = 1 << 16  # bytes in one line of a text opcode
 
 class MalformedError(Exception):
     """The bytes are not what they should be; the message completes "not a valid pickle: …"."""
+
+
+@dataclass
+class Limits:
+    """What all the pickles of one checkpoint may use up together, in time and in memory."""
+
+    steps: int = 4_000_000  # opcodes; what makes an object, or walks one, counts several
+    held: int = 128 << 20  # bytes of text and bytes objects
+
+    def spend(self, steps: int) -> None:
+        """Count work beyond that of an opcode. Raises MalformedError where it was too much."""
+        self.steps -= steps
+        if self.steps < 0:
+            raise MalformedError("it takes more steps than any real checkpoint")
+
+    def hold(self, size: int) -> int:
+        """Count bytes that are kept; returns them. Raises MalformedError where it was too much."""
+        self.held -= size
+        if self.held < 0:
+            raise MalformedError("it holds more text and bytes than any real checkpoint")
+        return size
 
 
 class Source:

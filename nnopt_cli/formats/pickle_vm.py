@@ -11,27 +11,21 @@ from __future__ import annotations
 import codecs
 import struct
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from nnopt_cli.formats.inert import Blob
-from nnopt_cli.formats.pickle_source import MalformedError, Source
+from nnopt_cli.formats.pickle_source import Limits, MalformedError, Source
 from nnopt_cli.formats.pickle_store import checked_key, extend, set_items
 
 _INTEGER = 1 << 10  # bytes of an integer
 _NAME = 2000  # bytes of a module's and a class's name
+_HEADER = 48  # bytes of a text or bytes object beside its content
 _LARGE = 1 << 20  # bytes objects from this size on stay in the file
 _MEMO_GAP = 1 << 10  # memo slots that a writer may leave out
+_OBJECT = 3  # steps beyond its opcode that a collection counts: it takes about 100 bytes, and is walked later
+_CALL = 6  # the same for what a call makes
 _STOP = ord(".")
 _MISSING = object()
-
-
-@dataclass
-class Limits:
-    """What all the pickles of one checkpoint may use up together."""
-
-    steps: int = 4_000_000  # opcodes; those that make larger objects count several
-    held: int = 128 << 20  # bytes of text and bytes objects
 
 
 class Builder(Protocol):
@@ -63,12 +57,10 @@ class Machine:
 
     def run(self, table: Mapping[int, Callable[[Machine], None]]) -> Any:
         """The pickle's value. Raises MalformedError; leaves the source just behind the pickle."""
-        byte, limits = self.source.byte, self._limits
+        byte, spend = self.source.byte, self._limits.spend
         try:
             while (op := byte()) != _STOP:
-                limits.steps -= 1
-                if limits.steps < 0:
-                    raise MalformedError("it takes more steps than any real checkpoint")
+                spend(1)
                 if (step := table.get(op)) is None:
                     raise MalformedError(f"{bytes([op])!r} is not an instruction of a pickle")
                 step(self)
@@ -85,13 +77,15 @@ class Machine:
         self.stack.append(value)
 
     def spend(self, steps: int) -> None:
-        self._limits.steps -= steps
+        self._limits.spend(steps)
 
     def hold(self, size: int) -> int:
-        self._limits.held -= size
-        if self._limits.held < 0:
-            raise MalformedError("it holds more text and bytes than any real checkpoint")
-        return size
+        return self._limits.hold(size)
+
+    def make(self, value: Any) -> None:
+        """Push a new object that has others in it."""
+        self._limits.spend(_OBJECT)
+        self.stack.append(value)
 
     def since_mark(self) -> list[Any]:
         if not self._marks:
@@ -125,7 +119,8 @@ class Machine:
         self.push(int.from_bytes(self.source.take(size), "little", signed=True))
 
     def text(self, width: int) -> None:
-        size = self.hold(self.source.number(width))
+        size = self.source.number(width)
+        self.hold(size + _HEADER)
         self.push(self.source.take(size).decode("utf-8", "surrogatepass"))
 
     def text_line(self) -> None:
@@ -136,13 +131,16 @@ class Machine:
     def raw(self, width: int) -> None:
         size = self.source.number(width)
         if size < _LARGE:
-            self.push(self.source.take(self.hold(size)))
+            self.hold(size + _HEADER)
+            self.push(self.source.take(size))
         else:
             self.push(Blob(self.source.file, self.source.skip(size), size))
 
     def old_text(self, width: int) -> None:
         """A `str` of Python 2: text where it is plain ASCII, else bytes."""
-        data = self.source.take(self.hold(self.source.number(width)))
+        size = self.source.number(width)
+        self.hold(size + _HEADER)
+        data = self.source.take(size)
         self.push(data.decode() if data.isascii() else data)
 
     def old_text_line(self) -> None:
@@ -159,22 +157,24 @@ class Machine:
         values = tuple(self.stack[-count:])
         if len(values) < count:
             raise MalformedError("it takes a value from an empty stack")
-        self.stack[-count:] = [values]
+        del self.stack[-count:]
+        self.make(values)
 
     def make_dict(self) -> None:
         made: dict[Any, Any] = {}
-        set_items(made, self.since_mark())
-        self.push(made)
+        set_items(made, self.since_mark(), self._limits)
+        self.make(made)
 
-    def empty_set(self) -> None:
-        self.spend(3)
-        self.push(set())
+    def make_set(self, values: Any) -> None:
+        self.spend(_OBJECT)  # an empty one takes 200 bytes
+        self.make(values)
 
     def make_frozenset(self) -> None:
-        self.push(frozenset(map(checked_key, self.since_mark())))
+        self.make_set(frozenset(checked_key(key, self._limits) for key in self.since_mark()))
 
     def append(self) -> None:
-        extend(self.stack[-2], [self.stack.pop()])
+        value = self.stack.pop()
+        extend(self.stack[-1], [value])
 
     def appends(self) -> None:
         values = self.since_mark()
@@ -182,17 +182,18 @@ class Machine:
 
     def set_item(self) -> None:
         value, key = self.stack.pop(), self.stack.pop()
-        set_items(self.stack[-1], [key, value])
+        set_items(self.stack[-1], [key, value], self._limits)
 
     def set_items(self) -> None:
         values = self.since_mark()
-        set_items(self.stack[-1], values)
+        set_items(self.stack[-1], values, self._limits)
 
     def add_items(self) -> None:
         values = self.since_mark()
         target = self.stack[-1]
+        self.spend(_OBJECT)
         if type(target) is set:
-            target.update(map(checked_key, values))
+            target.update(checked_key(key, self._limits) for key in values)
         else:
             extend(target, values)
 
@@ -247,7 +248,7 @@ class Machine:
         self.push(self._builder.name(module, name))
 
     def call(self, function: Any, args: Any) -> None:
-        self.spend(3)
+        self.spend(_CALL)
         if type(args) is not tuple:
             raise MalformedError("the arguments of a call are not a tuple")
         self.push(self._builder.call(function, args))
@@ -274,7 +275,7 @@ class Machine:
         self._builder.build(self.stack[-1], state)
 
     def persistent(self, key: Any) -> None:
-        self.spend(3)
+        self.spend(_CALL)
         self.push(self._builder.persistent(key))
 
     def extension(self) -> None:

@@ -13,9 +13,8 @@ from typing import Any, Protocol
 from nnopt_cli.formats.checkpoint import Leaf
 from nnopt_cli.formats.dtypes import BY_STORAGE, DTYPES, DType
 from nnopt_cli.formats.inert import Blob, Call, Global, NdArray, Ordered, Placeholder, Refused
-from nnopt_cli.formats.pickle_source import MalformedError, Source
+from nnopt_cli.formats.pickle_source import Limits, MalformedError, Source
 from nnopt_cli.formats.pickle_store import checked_key, set_items
-from nnopt_cli.formats.pickle_vm import Limits
 from nnopt_cli.formats.rebuild_numpy import NUMPY, NpDtype, set_dtype_state, set_state
 from nnopt_cli.formats.storage import MemoryFile, Storage, View
 
@@ -28,6 +27,7 @@ _QUANTIZED = {
 }
 _STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
 _UNTYPED = "UntypedStorage"
+_FEW = 16  # items of a tuple that are looked into
 
 
 class Storages(Protocol):
@@ -38,21 +38,22 @@ class Storages(Protocol):
 
 
 class Rebuilder:
-    """Decides what calls become.
-
-    Attributes:
-        foreign: the classes and functions that became placeholders, and how often.
-    """
+    """Decides what calls become."""
 
     def __init__(
         self, source: Source, storages: Storages | None, limits: Limits, nested: bool = False
     ) -> None:
         self.source = source
         self.limits = limits
-        self.foreign: collections.Counter[str] = collections.Counter()
+        self._foreign: collections.Counter[Any] = collections.Counter()
         self._storages = storages
         self._nested = nested
         self._names: dict[tuple[str, str], Global] = {}
+
+    @property
+    def foreign(self) -> dict[str, int]:
+        """The classes and functions that became placeholders, and how often."""
+        return {str(what): count for what, count in self._foreign.items()}
 
     def name(self, module: str, name: str) -> Global:
         """A global: the same object each time, and nothing more than its name."""
@@ -61,6 +62,7 @@ class Rebuilder:
 
     def call(self, function: Any, args: tuple[Any, ...]) -> Any:
         """What `function(*args)` becomes."""
+        self.limits.spend(_extent(args))
         if isinstance(function, Global):
             made = _CALLS.get((function.module, function.name))
             if made is not None:
@@ -69,17 +71,19 @@ class Rebuilder:
                 return numpy(self.source.file, function, *args)
             if function.name.startswith("_rebuild_") and function.module.partition(".")[0] == "torch":
                 return Refused(function, f"is of a kind that nnopt cannot read ({function})")
-            self.foreign[str(function)] += 1
+            self._foreign[function] += 1
         return Placeholder(function, args)
 
     def build(self, value: Any, state: Any) -> None:
         """What `value.__setstate__(state)` becomes."""
+        self.limits.spend(_extent((state,)))
         if isinstance(value, NpDtype):
             set_dtype_state(value, state)
         elif isinstance(value, NdArray):
             set_state(self.source.file, value, state)
         elif isinstance(value, Placeholder):
             both = isinstance(value.state, dict) and isinstance(state, dict)
+            self.limits.spend(len(value.state) if both else 0)
             value.state = {**value.state, **state} if both else state
         elif isinstance(value, Ordered):
             if isinstance(state, dict) and all(type(key) is str for key in state):
@@ -126,6 +130,20 @@ class Rebuilder:
         if not isinstance(value, View):
             raise MalformedError("a storage is something else")
         return value
+
+
+def _extent(values: Any) -> int:
+    """How much is copied or walked where `values` are: the items of each, and of each of a tuple's."""
+    total = 0
+    for value in values:
+        value = value.args if isinstance(value, Call) else value
+        if isinstance(value, (tuple, list, dict, set, frozenset)):
+            total += len(value)
+            if isinstance(value, tuple) and len(value) <= _FEW:
+                total += sum(len(part) for part in value if isinstance(part, (tuple, list, dict)))
+        elif isinstance(value, (str, bytes)):
+            total += len(value) >> 6
+    return total
 
 
 def _storage_type(cls: Global) -> tuple[DType | None, int]:
@@ -218,10 +236,11 @@ def _refuse(reason: str) -> Callable[..., Refused]:
 
 def _ordered(self: Rebuilder, function: Global, pairs: Any = (), *rest: Any) -> Ordered:
     made = Ordered()
+    self.limits.spend(4 * len(pairs) if isinstance(pairs, (list, tuple)) else 0)
     for pair in pairs if isinstance(pairs, (list, tuple)) else ():
         if not isinstance(pair, (list, tuple)) or len(pair) != 2:
             raise MalformedError("an OrderedDict is not made of pairs")
-        set_items(made, list(pair))
+        set_items(made, list(pair), self.limits)
     return made
 
 
@@ -232,7 +251,8 @@ def _plain_dict(self: Rebuilder, function: Global, *args: Any) -> dict[Any, Any]
 def _set(self: Rebuilder, function: Global, items: Any = (), *rest: Any) -> Any:
     if not isinstance(items, (list, tuple)):
         raise MalformedError("a set is not made of a list")
-    return (frozenset if function.name == "frozenset" else set)(map(checked_key, items))
+    keys = [checked_key(item, self.limits) for item in items]
+    return frozenset(keys) if function.name == "frozenset" else set(keys)
 
 
 def _complex(self: Rebuilder, function: Global, real: Any = 0.0, imag: Any = 0.0, *rest: Any) -> complex:
@@ -250,7 +270,7 @@ def _encode(
     codec = {"latin1": "latin-1", "latin-1": "latin-1", "utf-8": "utf-8", "ascii": "ascii"}.get(str(encoding))
     if not isinstance(text, str) or codec is None:
         raise MalformedError("bytes are not given as text")
-    self.limits.held -= len(text)
+    self.limits.hold(len(text))
     return text.encode(codec)
 
 
@@ -266,7 +286,7 @@ def _device(self: Rebuilder, function: Global, *args: Any) -> Call:
 
 def _instance(self: Rebuilder, function: Global, cls: Any = None, *rest: Any) -> Placeholder:
     """`copyreg._reconstructor(cls, base, state)`: an object, in protocols 0 and 1."""
-    self.foreign[_brief(cls)] += 1
+    self._foreign[cls if isinstance(cls, Global) else type(cls).__name__] += 1
     return Placeholder(cls, rest[1:])
 
 

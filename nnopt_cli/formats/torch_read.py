@@ -14,8 +14,7 @@ from nnopt_cli.formats.inert import printable
 from nnopt_cli.formats.json_read import nnopt_strings, parse_object
 from nnopt_cli.formats.legacy import big_endian, read_stream
 from nnopt_cli.formats.pickle_ops import run
-from nnopt_cli.formats.pickle_source import MalformedError, Source
-from nnopt_cli.formats.pickle_vm import Limits
+from nnopt_cli.formats.pickle_source import Limits, MalformedError, Source
 from nnopt_cli.formats.rebuild import Rebuilder
 from nnopt_cli.formats.storage import Storage
 from nnopt_cli.formats.weight import InputFile

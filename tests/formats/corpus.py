@@ -517,7 +517,7 @@ def build(folder: Path) -> dict[str, Path]:
 
 
 def main(paths: list[str]) -> None:
-    from nnopt_cli.commands.passes import peak_memory
+    from nnopt_cli.commands.chain import peak_memory
     from nnopt_cli.errors import NnoptError
     from nnopt_cli.formats.read import read
 

@@ -314,7 +314,7 @@ def test_plain_pickles_of_tensors_and_arrays(tmp_path, protocol):
         "p": torch.nn.Parameter(torch.ones(3)),
         "a": np.arange(6, dtype=np.float16).reshape(2, 3),
         "f": np.asfortranarray(np.arange(6.0).reshape(2, 3)),
-        "large": np.arange(1 << 18, dtype=np.float64),
+        "large": np.arange((1 << 18) + 5, dtype=np.float64),  # longer than a chunk
         "i": np.array([[1, -2]], np.int8),
         "s": np.array(2.0),
     }
@@ -344,7 +344,7 @@ def test_a_record_of_ours_is_found(tmp_path):
 _MEASURE = """
 import sys
 from pathlib import Path
-from nnopt_cli.commands.passes import peak_memory
+from nnopt_cli.commands.chain import peak_memory
 from nnopt_cli.formats.read import read
 before = peak_memory()
 weights = read(Path(sys.argv[1])).weights

@@ -17,7 +17,7 @@ from nnopt_cli.errors import UnreadableError
 from nnopt_cli.formats.dtypes import DTYPES
 from nnopt_cli.formats.layout import Nowhere
 from nnopt_cli.formats.stream import SAMPLE_BYTES, Placed, stream
-from nnopt_cli.formats.weight import FileWeight, InputFile, MemoryWeight, Weight
+from nnopt_cli.formats.weight import CHUNK_BYTES, FileWeight, InputFile, MemoryWeight, Weight
 from nnopt_cli.formats.zeros import count_zeros
 
 
@@ -84,7 +84,7 @@ def many(edit: bool) -> list[Weight]:
 def test_figures_and_bytes_are_the_same_for_any_threads_and_chunks(edit):
     weights = many(edit)
     seen = []
-    for threads, chunk in [(1, 1 << 19), (2, 1 << 12), (5, 1000), (3, 64)]:
+    for threads, chunk in [(1, CHUNK_BYTES), (2, 1 << 17), (2, 1 << 12), (5, 1000), (3, 64)]:
         sink, offset, placed = Recorder(sum(w.nbytes for w in weights)), 0, []
         for w in weights:
             placed.append(Placed(w, sink, offset, crc=True))
