@@ -69,8 +69,8 @@ class BinaryCrossEntropy(Loss):
 class KL(Loss):
     """Divergence from the target's shares of the classes to those that the model gives.
 
-    sum over classes of t log(t / p), p the softmax of the outputs; a class number is all of one share, and it is
-    then the cross-entropy
+    sum over classes of t log(t / p), p the softmax of the outputs; for a class number, which is all of one
+    share, the cross-entropy
 
     Kullback and Leibler 1951; for soft targets Hinton et al. 2015, arXiv:1503.02531.
     """
