@@ -72,7 +72,7 @@ def command(spec: CommandSpec, parent: str, registry: Registry) -> Iterator[str]
     yield prose(spec.help) + "\n"
     if spec.arguments:
         yield "\n".join(f"- `{arg.name.upper()}`: {arg.help}" for arg in spec.arguments) + "\n"
-    yield from table(registry, *spec.options)
+    yield from table(registry, *spec.models(registry))
     for inner in spec.commands:
         yield from command(inner, f"{parent} {spec.name}", registry)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from nnopt_cli.lazy import exports
 
 if TYPE_CHECKING:
+    from nnopt_cli.errors import ComponentError as ComponentError
     from nnopt_cli.errors import GateMissedError as GateMissedError
     from nnopt_cli.errors import NnoptError as NnoptError
     from nnopt_cli.errors import UnreadableError as UnreadableError
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "ComponentError": "errors",
     "GateMissedError": "errors",
     "NnoptError": "errors",
     "UnreadableError": "errors",

@@ -13,7 +13,19 @@ from rich.console import Console
 from rich.markup import escape
 
 from nnopt_cli import __version__
-from nnopt_cli.commands import analyze, bench, compare, convert, ensemble, env, evaluate, plugins, recipe
+from nnopt_cli.commands import (
+    analyze,
+    bench,
+    compare,
+    convert,
+    ensemble,
+    env,
+    evaluate,
+    export,
+    plugins,
+    recipe,
+    verify,
+)
 from nnopt_cli.commands import inspect as inspect_command
 from nnopt_cli.commands import run as run_command
 from nnopt_cli.commands.common import Arg, CommandSpec, Context, make_run
@@ -22,6 +34,7 @@ from nnopt_cli.commands.passes import pass_commands
 from nnopt_cli.commands.saving import check_report
 from nnopt_cli.early import Early
 from nnopt_cli.failure import failing, strict_failure
+from nnopt_cli.plugin.blame import blaming
 from nnopt_cli.plugin.flags import gather, parameters
 from nnopt_cli.plugin.manager import Wanted, load_plugins
 from nnopt_cli.plugin.options import CommonOptions, Options
@@ -31,9 +44,11 @@ COMMANDS = (
     ensemble.COMMAND,
     run_command.COMMAND,
     convert.COMMAND,
+    export.COMMAND,
     inspect_command.COMMAND,
     compare.COMMAND,
     evaluate.COMMAND,
+    verify.COMMAND,
     analyze.COMMAND,
     bench.COMMAND,
     recipe.COMMAND,
@@ -124,7 +139,8 @@ def _callback(
         context = Context(arguments, options, registry, run, Console(highlight=False))
         if context.report is not None:
             check_report(context.report)  # before the work, not after it
-        code = spec.body(context)
+        with blaming(registry):
+            code = spec.body(context)
         if context[CommonOptions].json_:
             give(context.document)
         return code or 0

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from nnopt_cli.data.outputs import predict as predict
     from nnopt_cli.data.place import as_call as as_call
     from nnopt_cli.data.place import placed as placed
+    from nnopt_cli.data.sampling import named_inputs as named_inputs
+    from nnopt_cli.data.sampling import real_inputs as real_inputs
+    from nnopt_cli.data.sampling import spread as spread
     from nnopt_cli.data.signals import activations as activations
     from nnopt_cli.data.signals import flat_inputs as flat_inputs
     from nnopt_cli.data.signals import gradients as gradients
@@ -69,6 +72,9 @@ _HOME = {
     "activations": "signals",
     "flat_inputs": "signals",
     "gradients": "signals",
+    "named_inputs": "sampling",
+    "real_inputs": "sampling",
+    "spread": "sampling",
     "Samples": "source",
     "Source": "source",
     "Stream": "source",

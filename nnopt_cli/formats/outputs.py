@@ -104,7 +104,7 @@ def plan(checkpoint: Checkpoint, form: Form, expected: Mapping[str, str]) -> Out
     notes = lost_program + ([lost] if beside else [])
     if form == "safetensors":
         return Output({"": SafetensorsLayout(weights, container.metadata, expected)}, notes=tuple(notes))
-    shard_of = _input_shards(container, weights) if container.shards else _cut(weights)
+    shard_of = _input_shards(container, weights) if container.shards else cut_shards(weights)
     return _sharded(container, weights, shard_of, expected, tuple(notes))
 
 
@@ -147,7 +147,7 @@ def _input_shards(container: Container, weights: Mapping[str, Weight]) -> dict[s
     return out
 
 
-def _cut(weights: Mapping[str, Weight], limit: int = SHARD_BYTES) -> dict[str, str]:
+def cut_shards(weights: Mapping[str, Weight], limit: int = SHARD_BYTES) -> dict[str, str]:
     """Shards of at most `limit` bytes, or a single larger tensor, in the model's order."""
     numbers: dict[int, int] = {}
     number, filled = 1, 0

@@ -105,6 +105,8 @@ def save(
     force: bool = False,
     results: Mapping[str, Any] | None = None,
     sources: Callable[[Mapping[str, Tally]], Sequence[Mapping[str, Any]]] | None = None,
+    plain: bool = False,
+    shard_bytes: int | None = None,
 ) -> Saved:
     """Write `model` atomically, in the form that the path's suffix names, else as its input was.
 
@@ -115,6 +117,8 @@ def save(
         run: threads, progress and device; a default one if left out.
         force: replace an existing output.
         results: figures to put into the file's record.
+        plain: leave out all that the input held beside its weights: a bare state dict.
+        shard_bytes: cut a folder into shards of at most so many bytes; this implies `plain`.
         sources: where the model was made from several, gives the record of each from the tallies.
 
     Raises:
@@ -136,11 +140,23 @@ def save(
         final = replace(model.provenance, inputs=inputs, results=dict(results or {}), version=__version__)
         return final.to_strings()
 
+    if plain or shard_bytes is not None:
+        model = _plain(model, shard_bytes)
     target = None if path is None else Path(path)
     write = _write_graph if _has_graph(model, target) else _write_weights
     written = write(model, target, record, run or NewRun(), force)
     notes = (*(model.graph.notes if model.graph else ()), *written.notes)
     return Saved(written.path, written.bytes, written.tallies, digest, notes, final)
+
+
+def _plain(model: Model, shard_bytes: int | None) -> Model:
+    """The model as if it had come from a bare state dict, or from a folder with shards of that size."""
+    from nnopt_cli.formats.checkpoint import Container
+    from nnopt_cli.formats.outputs import cut_shards
+
+    shards = None if shard_bytes is None else cut_shards(model.weights, shard_bytes)
+    files = model.container.files
+    return replace(model, container=Container(model.path, "safetensors", files, shards=shards))
 
 
 def _has_graph(model: Model, path: Path | None) -> bool:
