@@ -11,8 +11,6 @@ from nnopt_plugins.ensemble.base import Method
 if TYPE_CHECKING:
     from nnopt_cli import Array, Corresponding
 
-_IN_MEMORY = 1 << 20  # elements of a tensor whose values are kept between the passes over it
-
 
 class TaskVectors(Method, kind="fusion"):
     """A method on differences from the ancestor; members count one each where no weights are given."""
@@ -53,9 +51,7 @@ class Ties(TaskVectors):
 
         if self.density >= 1:
             return [0.0] * len(tensor.members)
-        small = tensor.members[0].numel <= _IN_MEMORY
-        chunks: Any = [values for _, values in tensor.chunks()] if small else _Again(tensor)
-        return thresholds(chunks, self.density)
+        return thresholds(lambda most: (values for _, values in tensor.chunks(most)), self.density)
 
     def merge(self, values: Sequence[Array], tensor: Corresponding, found: Any, start: int) -> Array:
         from nnopt_plugins.ensemble.formulas import elected, trimmed
@@ -95,16 +91,6 @@ class DareTies(TaskVectors):
         kept = _dropped(values, self.density, tensor, start)
         merged = elected(kept, self.factors(tensor), normalize=self.normalize)
         return merged * merged.dtype.type(self.scale)
-
-
-class _Again:
-    """The chunks of a tensor, read anew at every pass."""
-
-    def __init__(self, tensor: Corresponding) -> None:
-        self._tensor = tensor
-
-    def __iter__(self) -> Any:
-        return (values for _, values in self._tensor.chunks())
 
 
 def _dropped(values: Sequence[Array], density: float, tensor: Corresponding, start: int) -> list[Array]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _PARALLEL = 1e-6  # sine of an angle from which two directions count as one
 _HALF, _BINS = np.uint32(16), 1 << 16  # half of a float32, and its values
+_INFINITY = 0x7F800000  # as float32 bits
+_LOOKS, _STRIDE = 8, 8  # a sample: every eighth value of eight chunks
+_MOST = 1 << 22  # magnitudes that are held for sorting
 _STEPS, _CLOSE = 100, 1e-12  # of the Karcher mean's iteration, and where it ends
 
 
@@ -101,29 +104,71 @@ def moving_average(decay: float, count: int) -> list[float]:
     return [decay ** (count - 1), *later]
 
 
-def thresholds(chunks: Iterable[Sequence[Array]], density: float) -> list[float]:
-    """For each member the magnitude of its `int(density * elements)`-th largest element.
+def thresholds(read: Callable[[int | None], Iterable[Sequence[Array]]], density: float) -> list[float]:
+    """For each member the magnitude of its `int(density * elements)`-th largest element; exact for float32.
 
-    `chunks` is gone through twice: 16 bits of the magnitude at a time, whose order is that of the numbers;
-    exact for float32, at constant memory. Infinity where nothing is kept.
+    A sample brackets it, then one pass counts what is above and sorts what is between; where the sample
+    was too far off, or too much lies between, further passes count 16 bits at a time. Constant memory.
+
+    Args:
+        read: gives the values chunk by chunk; where it is given a number, of so many spread chunks only.
+        density: the share that is kept, above 0 and below 1. Infinity is returned where nothing is.
     """
-    high: list[Array] = []
-    for values in chunks:
-        high = high or [np.zeros(_BINS, np.int64) for _ in values]
-        for counts, value in zip(high, values, strict=True):
-            counts += np.bincount(_magnitude(value) >> _HALF, minlength=_BINS)
-    places = [_place(counts, int(density * int(counts.sum()))) for counts in high]
-    low = [np.zeros(_BINS, np.int64) for _ in high]
-    for values in chunks:
-        for counts, value, (place, _) in zip(low, values, places, strict=True):
-            bits = _magnitude(value)
-            near = bits[(bits >> _HALF) == place]
-            counts += np.bincount(near & np.uint32(_BINS - 1), minlength=_BINS)
-    found = []
-    for counts, (place, left) in zip(low, places, strict=True):
-        bits = place << 16 | _place(counts, left)[0] if left else 0x7F800000
-        found.append(float(np.uint32(bits).view(np.float32)))
-    return found
+    brackets = _brackets(read(_LOOKS), density)
+    above, total = [0] * len(brackets), 0
+    between: list[list[Array]] = [[] for _ in brackets]
+    for values in read(None):
+        total += len(values[0])
+        for member, (low, high) in enumerate(brackets):
+            bits = _magnitude(values[member])
+            above[member] += int(np.count_nonzero(bits >= high))
+            if sum(map(len, between[member])) <= _MOST:
+                between[member].append(bits[(bits - low) < (high - low)])
+    keep = int(density * total)
+    return [
+        _value(_among(between[member], keep - above[member]) if keep else _INFINITY)
+        if keep == 0 or _bracketed(between[member], keep - above[member])
+        else _value(_counted(read, member, keep))
+        for member in range(len(brackets))
+    ]
+
+
+def _brackets(chunks: Iterable[Sequence[Array]], density: float) -> list[tuple[Any, Any]]:
+    """For each member magnitudes, as bits, that the threshold very probably lies between."""
+    taken = [[_magnitude(value[::_STRIDE]) for value in values] for values in chunks]
+    out = []
+    for member in range(len(taken[0]) if taken else 0):
+        sample = np.sort(np.concatenate([each[member] for each in taken]))[::-1]
+        place, spread = density * len(sample), 5 * math.sqrt(len(sample) * density * (1 - density)) + 1
+        first, last = max(0, math.floor(place - spread)), math.ceil(place + spread)
+        high = sample[first] if first else np.uint32(_INFINITY)
+        low = sample[last] if last < len(sample) else np.uint32(0)
+        out.append((low, np.uint32(high + 1)))
+    return out
+
+
+def _bracketed(between: Sequence[Array], keep: int) -> bool:
+    """Whether the `keep`-th largest is among `between`, and all of these were collected."""
+    count = sum(map(len, between))
+    return 0 < keep <= count <= _MOST
+
+
+def _among(between: Sequence[Array], keep: int) -> int:
+    bits = np.concatenate(between)
+    return int(np.partition(bits, len(bits) - keep)[len(bits) - keep])
+
+
+def _counted(read: Callable[[int | None], Iterable[Sequence[Array]]], member: int, keep: int) -> int:
+    """The bits of the `keep`-th largest magnitude, by counting its upper half, then its lower."""
+    upper, lower = np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64)
+    for values in read(None):
+        upper += np.bincount(_magnitude(values[member]) >> _HALF, minlength=_BINS)
+    place, left = _place(upper, keep)
+    for values in read(None):
+        bits = _magnitude(values[member])
+        near = bits[(bits >> _HALF) == place]
+        lower += np.bincount(near & np.uint32(_BINS - 1), minlength=_BINS)
+    return place << 16 | _place(lower, left)[0]
 
 
 def _place(counts: Array, keep: int) -> tuple[int, int]:
@@ -138,6 +183,10 @@ def _magnitude(values: Array) -> Array:
     return values.astype(np.float32, copy=False).view(np.uint32) & np.uint32(0x7FFFFFFF)
 
 
+def _value(bits: int) -> float:
+    return float(np.uint32(bits).view(np.float32))
+
+
 def trimmed(value: Array, least: float) -> Array:
     """`value` with everything of a magnitude below `least` set to zero."""
     kept: Array = value * (np.abs(value) >= value.dtype.type(least))
@@ -150,7 +199,7 @@ def elected(values: Sequence[Array], shares: Sequence[float], *, normalize: bool
     Yadav et al., "TIES-Merging: Resolving interference when merging models", arXiv:2306.01708,
     section 4, steps 2 and 3. A sum of zero elects plus; the mean is over members that are not zero.
     """
-    kind = values[0].dtype.type
+    kind = values[0].dtype.type  # masks are multiplied: np.where on random ones is many times slower
     weighted = [value * kind(share) for value, share in zip(values, shares, strict=True)]
     total = weighted[0].copy()
     for each in weighted[1:]:
@@ -158,11 +207,13 @@ def elected(values: Sequence[Array], shares: Sequence[float], *, normalize: bool
     positive = total >= 0
     merged, weight = np.zeros_like(total), np.zeros_like(total)
     for each, share in zip(weighted, shares, strict=True):
-        agree = np.where(positive, each > 0, each < 0)
+        agree = ((each > 0) == positive) & (each != 0)
         merged += each * agree
-        weight += kind(share) * agree
+        if normalize:
+            weight += agree * kind(share)
     if normalize:
-        merged /= np.where(np.abs(weight) < 1e-8, kind(1), weight)
+        weight += np.abs(weight) < 1e-8  # none agrees: 0 / 1
+        merged /= weight
     return merged
 
 
