@@ -17,6 +17,7 @@ from nnopt_cli.plugin.component import Component, plain
 from nnopt_cli.plugin.explain import explain
 from nnopt_cli.plugin.fields import schema_of
 from nnopt_cli.plugin.kinds import Criterion, Grouping, Pass, Pattern
+from nnopt_cli.plugin.training import Initializer, LearningRateSchedule, Optimizer, Regularizer
 
 
 def check_component(cls: type[Component], **options: object) -> None:
@@ -29,7 +30,7 @@ def check_component(cls: type[Component], **options: object) -> None:
     Raises:
         AssertionError: the first rule that it breaks, in words.
     """
-    from nnopt_cli.plugin import behaviour
+    from nnopt_cli.plugin import behaviour, training_behaviour
 
     _check_declaration(cls)
     component = cls(**options)
@@ -40,6 +41,10 @@ def check_component(cls: type[Component], **options: object) -> None:
         (Criterion, behaviour.check_criterion),
         (Grouping, behaviour.check_grouping),
         (Pattern, behaviour.check_pattern),
+        (Optimizer, training_behaviour.check_optimizer),
+        (LearningRateSchedule, training_behaviour.check_schedule),
+        (Regularizer, training_behaviour.check_regularizer),
+        (Initializer, training_behaviour.check_initializer),
     )
     for base, check in checks:
         if isinstance(component, base):
