@@ -105,7 +105,7 @@ def check_regularizer(regularizer: Regularizer) -> None:
     kept = all(torch.equal(old, layer.parameter) for old, layer in zip(before, layers, strict=True))
     assert kept, "penalty() changes weights; that is for before_step()"
     if penalty.requires_grad:
-        penalty.backward()
+        penalty.backward()  # type: ignore[no-untyped-call]
         slopes = [layer.parameter.grad for layer in layers if layer.parameter.grad is not None]
         finite = all(bool(slope.isfinite().all()) for slope in slopes)
         assert finite, "the penalty's gradient is not finite where a channel is zero, as pruned ones are"
@@ -133,7 +133,7 @@ def check_initializer(initializer: Initializer) -> None:
 
     def drawn(seed: int) -> Tensor:
         tensor = torch.full((6, 5, 3, 3), math.nan)
-        assert initializer.fill(tensor, torch.Generator().manual_seed(seed)) is None, (  # type: ignore[func-returns-value]
+        assert initializer.fill(tensor, torch.Generator().manual_seed(seed)) is None, (
             "fill() works in place and returns nothing"
         )
         return tensor
