@@ -151,8 +151,7 @@ def match_activations(
     """The order of `other`'s channels in which they respond to the same inputs like `reference`'s.
 
     Maximises for each group of coupled channels the sum of the correlations of matched units (Li et al.
-    2016, arXiv:1511.07543; Git Re-Basin, section 3.1), over samples and positions, at those results
-    that a further layer reads.
+    2016, arXiv:1511.07543; Git Re-Basin, section 3.1), over samples and positions, where layers make them.
 
     Args:
         reference: the network whose order is kept.
@@ -192,7 +191,10 @@ def _keeper(wanted: set[str], results: dict[str, Tensor]) -> Any:
 
 
 def _sites(coupling: Coupling, group: Group) -> list[tuple[str, tuple[int, Array]]]:
-    """Results that hold all units of a group and that an operator with weights reads; else all that do."""
+    """Results that hold all units of a group, of operators that read tensors of their own; else all that do.
+
+    Those are the responses before a rectifier, which say more about a unit than what it lets pass.
+    """
     out: list[tuple[Node, tuple[int, Array]]] = []
     for node, value in coupling.values.items():
         if node.op != "call_function" or isinstance(value[:1] and value[0], list):
@@ -206,12 +208,8 @@ def _sites(coupling: Coupling, group: Group) -> list[tuple[str, tuple[int, Array
                 out.append((node, (axis, at)))
                 break
     parameters = set(coupling.parameters.values())
-    read = [each for each in out if any(_reads_weights(user, parameters) for user in each[0].users)]
-    return [(node.name, place) for node, place in read or out]
-
-
-def _reads_weights(node: Node, parameters: set[Node]) -> bool:
-    return any(s in parameters and s.meta["val"].dim() > 1 for s in node.all_input_nodes)
+    made = [each for each in out if parameters.intersection(each[0].all_input_nodes)]
+    return [(node.name, place) for node, place in made or out]
 
 
 def _responses(result: Tensor, place: tuple[int, Array], units: int) -> Tensor:

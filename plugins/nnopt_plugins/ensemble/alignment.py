@@ -22,6 +22,13 @@ class Matching(Alignment, kind="alignment"):
     """Permutations over the coupled channels of the graph; every permuted network is run against itself."""
 
     def align(self, members: Members, run: Run) -> Members:
+        found = self.aligned(members, run)
+        if members.data is not None and found is not members:
+            measure_barrier(found, run)
+        return found
+
+    def aligned(self, members: Members, run: Run) -> Members:
+        """The members in one order, without measuring what lies between them."""
         from nnopt_cli.graph import analyse, exchangeable
 
         require_one_graph(members)
@@ -40,10 +47,7 @@ class Matching(Alignment, kind="alignment"):
         for model, name in zip(others, members.names[1:], strict=True):
             order = self.order(program, model.program(), coupling, members, run)
             moved.append(reordered(model, order, name))
-        aligned = replace(members, models=tuple(moved))
-        if members.data is not None:
-            measure_barrier(aligned, run)
-        return aligned
+        return replace(members, models=tuple(moved))
 
     @abstractmethod
     def order(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from nnopt_cli import Fusion, NnoptError, UsageError, option
@@ -73,7 +74,8 @@ class OutputFusion(Fusion, kind="fusion"):
             run.note(
                 f"{made.shared.layers} layers that several members have alike are stored and computed once."
             )
-        return members.models[0].with_program(made.program, structure_changed=True)
+        model = members.models[0].with_program(made.program, structure_changed=True)
+        return replace(model, arch=None)  # no source builds it
 
     def _network(self, members: Members, meaning: Meaning) -> Combine:
         """A network to compare candidates with: equal weights."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from nnopt_cli import UsageError
 from nnopt_cli.data import as_call, main_output, score
-from nnopt_plugins.ensemble.alignment import Weights, averaged, require_one_graph
+from nnopt_plugins.ensemble.alignment import Activations, Weights, averaged, require_one_graph
 from nnopt_plugins.ensemble.refresh import choosing
 from nnopt_plugins.ensemble.statistics import reestimated
 
@@ -35,7 +35,8 @@ def with_shared_trunk(members: Members, network: Network, meaning: Meaning, run:
     """
     require_one_graph(members)
     if members.aligned is None:
-        members = replace(members, models=Weights().align(replace(members, data=None), run).models)
+        method = Weights() if members.data is None else Activations()
+        members = replace(members, models=method.aligned(members, run).models)
     found = layers(members.models[0].program())
     wanted = members.share_trunk
     if isinstance(wanted, int):
