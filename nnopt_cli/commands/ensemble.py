@@ -95,11 +95,16 @@ def body(context: Context) -> None:
     fused = method.fuse(members, run)
     if not hasattr(fused, "weights"):
         raise NnoptError(f"the fusion {method.name!r} returned {type(fused).__name__}, not a Model")
-    fused = replace(fused, provenance=_provenance(method, members, run))
+    everyone = (*members.models, *([members.base] if members.base else ()))
+    files = tuple(path for model in everyone for path in (model.path, *model.container.files))
+    fused = replace(
+        fused,
+        provenance=_provenance(method, members, run),
+        container=replace(fused.container, files=files),  # none of which may be written to
+    )
     evaluated = _evaluated(context, members, fused, start)
     if fused.structure_changed and not out.output:
         path = default_output(members.models[0].path, SUFFIX, ".pt2")
-    everyone = (*members.models, *([members.base] if members.base else ()))
     saved = save(
         fused,
         None if out.dry_run else path,

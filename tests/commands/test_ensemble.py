@@ -1,0 +1,255 @@
+"""`nnopt ensemble` as it is used: what it chooses, what it refuses, what it writes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from nnopt_cli.testing import run_command
+
+SHAPES = {"a.weight": (32, 16), "a.bias": (32,), "b.weight": (4, 32)}
+
+
+def draw(seed, near=None, spread=0.1):
+    made = {
+        name: torch.randn(shape, generator=torch.Generator().manual_seed(100 * seed + i))
+        for i, (name, shape) in enumerate(SHAPES.items())
+    }
+    return made if near is None else {name: near[name] + spread * value for name, value in made.items()}
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """`base`, its fine-tunes `a`, `b`, `c`, and `far`, which has nothing to do with them."""
+    monkeypatch.chdir(tmp_path)
+    base = draw(0)
+    for name, tensors in {
+        "base": base,
+        "far": draw(9),
+        **{n: draw(i, base) for i, n in enumerate("abc", 1)},
+    }.items():
+        save_file(tensors, f"{name}.safetensors")
+        torch.save(tensors, f"{name}.pt")
+    return tmp_path
+
+
+def failing(*arguments, code=2):
+    done = run_command("ensemble", *arguments)
+    assert done.code == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return " ".join(done.stderr.split())
+
+
+def works(*arguments):
+    done = run_command("ensemble", *arguments, "--json")
+    assert done.code == 0, done.stderr
+    return done.json
+
+
+def test_the_headline_case_on_bare_state_dicts(folder):
+    record = works("a.pt", "b.pt")
+    assert (record["asked"], record["method"]) == ("auto", "linear")
+    assert "one ancestor" in record["evidence"][0]
+    assert all(row["cosine"] > 0.9 for row in record["likeness"])
+    made, a, b = (torch.load(name, weights_only=True) for name in ("a.fused.pt", "a.pt", "b.pt"))
+    for name in SHAPES:
+        torch.testing.assert_close(made[name], (a[name] + b[name]) / 2)
+
+
+def test_an_unrelated_pair_is_refused_with_what_to_do(folder):
+    said = failing("a.pt", "far.pt", code=1)
+    assert "trained apart" in said
+    for word in ("--arch", "--input", ".pt2", "--align", "--method linear"):
+        assert word in said
+    assert not (folder / "a.fused.pt").exists()
+    assert works("a.pt", "far.pt", "--method", "linear")["method"] == "linear"
+
+
+def test_the_output_says_what_it_was_made_of(folder):
+    record = works(
+        "a.safetensors", "b.safetensors", "--base", "base.safetensors", "--method", "ties:density=0.5"
+    )
+    with safe_open("a.fused.safetensors", "pt") as file:
+        kept = json.loads(file.metadata()["nnopt.provenance"])
+    assert [entry["path"] for entry in kept["inputs"]] == [
+        "a.safetensors",
+        "b.safetensors",
+        "base.safetensors",
+    ]
+    for source, entry in zip(record["inputs"], kept["inputs"], strict=True):
+        alone = run_command("inspect", entry["path"], "--json").json
+        assert entry["sha256"] == source["sha256"] == alone["sha256"]
+    assert kept["steps"] == [{"pass": "ensemble", "method": "ties:density=0.5", "base": "base.safetensors"}]
+    assert [source["base"] for source in record["inputs"]] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a.pt"], ["one model", "two or more"]),
+        (["a.pt", "b.pt", "--weights", "0.5,0.6"], ["sums to 1.1", "0.454545,0.545455"]),
+        (["a.pt", "b.pt", "--weights", "1"], ["1 numbers", "2 members"]),
+        (["a.pt", "b.pt", "--weights", "x,y"], ["not numbers"]),
+        (["a.pt", "b.pt", "--weights", "nan,1"], ["not finite"]),
+        (["a.pt", "b.pt", "--weights", "q.*=1,0"], ["q.*"]),
+        (["a.pt", "b.pt", "--weights", "a.*=1,1", "--method", "linear"], ["a.*=1,1", "sums to 2"]),
+        (["a.pt", "b.pt", "--method", "ties"], ["--base"]),
+        (["a.pt", "b.pt", "--method", "linear", "--base", "base.pt"], ["no use for --base"]),
+        (["a.pt", "b.pt", "c.pt", "--method", "slerp"], ["fuses 2 models", "karcher"]),
+        (["a.pt", "b.pt", "--method", "soup"], ["needs data"]),
+        (["a.pt", "b.pt", "--method", "swa", "--weights", "0.5,0.5"], ["finds itself"]),
+        (["a.pt", "b.pt", "--method", "lineer"], ["linear"]),
+        (["a.pt", "b.pt", "--method", "linear", "--share-trunk", "1"], ["--share-trunk"]),
+        (["a.pt", "b.pt", "--share-trunk", "some"], ["--share-trunk"]),
+        (["a.pt", "b.pt", "c.pt", "--arch", "x:y", "--arch", "x:z"], ["2 times", "3 members"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_bad_requests(folder, arguments, words):
+    said = failing(*arguments)
+    for word in words:
+        assert word in said
+    assert not list(folder.glob("*fused*"))
+
+
+def test_members_that_do_not_fit(folder):
+    base = draw(0)
+    save_file({**base, "c.weight": torch.zeros(3)}, "more.safetensors")
+    save_file({f"net.{name}": value for name, value in base.items()}, "prefixed.safetensors")
+    save_file({**base, "a.weight": torch.zeros(32, 20)}, "wide.safetensors")
+    save_file({**base, "b.weight": torch.zeros(7, 32)}, "classes.safetensors")
+    save_file({name: value.half() for name, value in base.items()}, "half.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    for other, words in {
+        "more": ["only the second has c.weight"],
+        "prefixed": ["begin with 'net.'"],
+        "wide": ["a.weight 32x16 and 32x20", "--method mean"],
+        "classes": ["last layer differs in its outputs", "b.weight 4x32 and 7x32"],
+        "half": ["a.bias is float32 and float16"],
+    }.items():
+        said = failing("a.safetensors", f"{other}.safetensors", "--method", "linear", code=1)
+        for word in words:
+            assert word in said
+    failing("a.safetensors", "broken.safetensors", code=3)
+    failing("a.safetensors", "absent.safetensors", code=3)
+    assert not list(folder.glob("*fused*"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("method", ["linear", "slerp", "ties:density=0.5"])
+def test_a_member_that_holds_nan(folder, value, method):
+    broken = draw(1, draw(0))
+    broken["b.weight"][3, 5] = value
+    save_file(broken, "nan.safetensors")
+    base = ["--base", "base.safetensors"] if "ties" in method else []
+    said = failing("a.safetensors", "nan.safetensors", "--method", method, *base, code=1)
+    assert "nan.safetensors: b.weight holds NaN or infinity" in said
+    assert not list(folder.glob("*fused*"))
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_a_mask_of_infinities_that_all_share_goes_through(folder):
+    for name in "ab":
+        mask = torch.full((8, 8), float("-inf")).triu(1)
+        save_file({**load_file(f"{name}.safetensors"), "mask": mask}, f"{name}m.safetensors")
+    works("am.safetensors", "bm.safetensors", "--method", "slerp")
+    made = load_file("am.fused.safetensors")
+    assert torch.equal(made["mask"], torch.full((8, 8), float("-inf")).triu(1))
+
+
+def test_the_same_file_twice_is_noted(folder):
+    record = works("a.pt", "a.pt")
+    assert any("named twice" in note for note in record["notes"])
+    assert record["changed"] == 0
+
+
+@pytest.mark.parametrize(("policy", "want"), [("max", 9), ("first", 4)])
+def test_integers_follow_a_policy(folder, policy, want):
+    for name, count in (("a", 4), ("b", 9)):
+        save_file({**load_file(f"{name}.safetensors"), "n": torch.tensor(count)}, f"{name}n.safetensors")
+    record = works("an.safetensors", "bn.safetensors", "--integers", policy)
+    assert load_file("an.fused.safetensors")["n"] == want
+    assert any("integers" in note for note in record["notes"])
+    said = failing("an.safetensors", "bn.safetensors", "--integers", "error", "--force", code=1)
+    assert "n: its integers differ" in said
+
+
+def test_quantised_weights_are_not_averaged(folder):
+    for name in "ab":
+        save_file({"w": torch.ones(4, 4, dtype=torch.int8)}, f"{name}q.safetensors")
+    assert "quantised" in failing("aq.safetensors", "bq.safetensors", "--method", "linear", code=1)
+
+
+def test_outputs_are_like_those_of_passes(folder):
+    works("a.pt", "b.pt", "--dry-run")
+    assert not list(folder.glob("*fused*"))
+    works("a.pt", "b.pt", "-o", "out.safetensors")
+    assert "exists" in failing("a.pt", "b.pt", "-o", "out.safetensors", code=1)
+    assert "input" in failing("a.pt", "b.pt", "-o", "b.pt", "--force", code=1)
+    shown = run_command("ensemble", "a.pt", "b.pt", "--force", "-o", "out.safetensors").stdout
+    assert "one ancestor" in " ".join(shown.split())
+    assert "Wrote out.safetensors" in shown
+
+
+def test_tied_weights_stay_tied_where_all_tie_them(folder):
+    for name in "ab":
+        tensors = dict(draw(ord(name), draw(0)))
+        tensors["tied"] = tensors["b.weight"]
+        torch.save(tensors, f"{name}t.pt")
+    works("at.pt", "bt.pt", "--method", "linear")
+    made = torch.load("at.fused.pt", weights_only=True)
+    assert made["tied"].data_ptr() == made["b.weight"].data_ptr()
+
+
+def test_threads_and_containers_do_not_change_a_bit(folder):
+    works("a.pt", "b.safetensors", "--method", "slerp", "-o", "one.safetensors", "--threads", "1")
+    works("a.safetensors", "b.pt", "--method", "slerp", "-o", "two.safetensors", "--threads", "2")
+    one, two = load_file("one.safetensors"), load_file("two.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in SHAPES)
+
+
+MEASURED = """
+import sys
+from nnopt_cli.app import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("method", ["slerp", "ties:density=0.5"])
+def test_memory_stays_flat_however_large_the_members_are(tmp_path, method):
+    """Three files of 168 MB, sparse on disk; nothing is held but chunks."""
+    rows, columns = 10240, 8192
+    size = rows * columns * 2
+    entry = {"dtype": "BF16", "shape": [rows, columns], "data_offsets": [0, size]}
+    header = json.dumps({"w": entry}).encode()
+    header += b" " * (-len(header) % 8)
+    for name in ("base", "a", "b"):
+        with (tmp_path / f"{name}.safetensors").open("wb") as file:
+            file.write(len(header).to_bytes(8, "little") + header)
+            file.write(np.full(1 << 20, {"base": 0x3F00, "a": 0x3F01, "b": 0x3F03}[name], np.uint16).data)
+            file.truncate(8 + len(header) + size)
+    base = ["--base", "base.safetensors"] if "ties" in method else []
+    arguments = [
+        "ensemble",
+        "a.safetensors",
+        "b.safetensors",
+        "--method",
+        method,
+        *base,
+        "--dry-run",
+        "--json",
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *arguments, "--threads", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout)["peak_bytes"] < 140e6
