@@ -212,6 +212,7 @@ def pass_part(plan: Plan, context: Context, run: Run, *, tag: str = "") -> tuple
     """The passes of a plan, their record, and a row for each."""
     from nnopt_cli.commands.chain import Link, Order, default_output, record_of, run_chain, said
     from nnopt_cli.commands.work import Workshop
+    from nnopt_cli.report.build import SHRUNK
     from nnopt_cli.report.recipe_runs import StepRow
     from nnopt_cli.report.settings import described
 
@@ -244,6 +245,7 @@ def pass_part(plan: Plan, context: Context, run: Run, *, tag: str = "") -> tuple
     )
     if work:
         work.finished()
+    record = _dated(record, [(step.link.method.name, SHRUNK in step.facts) for step in chained.steps])
     rows = [
         StepRow(
             step=step.link.method.name,
@@ -254,6 +256,17 @@ def pass_part(plan: Plan, context: Context, run: Run, *, tag: str = "") -> tuple
         for step in chained.steps
     ]
     return record, rows
+
+
+def _dated(record: Record, steps: list[tuple[str, bool]]) -> Record:
+    """Say of a metric that a pass measured where passes that came later changed the model again."""
+    from nnopt_cli.report.recipe_runs import BEFORE
+
+    last = max((n for n, (_, shrank) in enumerate(steps) if shrank), default=len(steps) - 1)
+    if record.shrunk is None or record.shrunk.metric is None or last == len(steps) - 1:
+        return record
+    name = f"{record.shrunk.metric_name}{BEFORE}{steps[last + 1][0]}"
+    return record.model_copy(update={"shrunk": record.shrunk.model_copy(update={"metric_name": name})})
 
 
 def _short(plan: Plan) -> str:

@@ -11,7 +11,7 @@ from nnopt_cli.report.html_page import text
 
 COLOURS = ("one", "two", "three", "four", "five", "six")
 _WIDTH, _HEIGHT = 480, 250
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 10, 38
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 24, 26, 38
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,14 @@ def bar(now: float, was: float | None = None) -> str:
 def heated(share: float, said: str) -> str:
     """A table's cell, the darker the larger `share` (0 to 1) is; `said` is HTML."""
     return f'<td class="heat" style="background:rgba(var(--heat),{0.6 * share:.3f})">{said}</td>'
+
+
+def short(value: float) -> str:
+    """`73000` as `73k`, for an axis."""
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{value / factor:.3g}{unit}"
+    return f"{value:.3g}"
 
 
 def _share(value: float) -> str:
@@ -123,7 +131,7 @@ def _grid(
         out.append(f'<text x="{x:.1f}" y="{floor + 16}" text-anchor="middle">{text(x_text(tick))}</text>')
     middle = (_LEFT + right) / 2
     out.append(f'<text x="{middle:.0f}" y="{_HEIGHT - 4}" text-anchor="middle">{text(x_title)}</text>')
-    out.append(f'<text x="{_LEFT + 4}" y="{_TOP + 8}">{text(y_title)}</text>')
+    out.append(f'<text x="4" y="12">{text(y_title)}</text>')
     return "".join(out)
 
 
@@ -153,8 +161,8 @@ def _marks(
             )
         if label and len(series.points) <= 24:
             left = px > _WIDTH * 0.7
-            place, side = (px - 8, "end") if left else (px + 8, "start")
-            at = f'x="{place:.1f}" y="{py + 4:.1f}" text-anchor="{side}"'
+            place, side = (px - 4, "end") if left else (px + 4, "start")
+            at = f'x="{place:.1f}" y="{py - 7:.1f}" text-anchor="{side}"'
             marks.append(f"<text {at}>{text(label)}</text>")
     drawn = (
         f'<path d="{"".join(path)}" fill="none" stroke="var(--{colour})" stroke-width="2"/>'
@@ -164,24 +172,24 @@ def _marks(
     return drawn + "".join(marks)
 
 
-def histogram(low: float, high: float, now: Sequence[int], was: Sequence[int], zeros: str) -> str:
-    """Counts in equal bins from `low` to `high`: `now` filled, `was` as an outline, on one scale.
+def histogram(low: float, high: float, now: Sequence[float], was: Sequence[float], zeros: str) -> str:
+    """Shares in equal bins from `low` to `high`: `now` filled, `was` as an outline, on one scale.
 
     Args:
         low: left edge of the first bin.
         high: right edge of the last one.
-        now: counts; empty for none.
-        was: counts to hold them against; empty for none.
+        now: the share of each bin; empty for none.
+        was: shares to hold them against; empty for none.
         zeros: what is said of zeros, which are in no bin.
     """
-    top = max([*now, *was, 1])
+    top = max([*now, *was], default=1.0) or 1.0
     width, height = 220, 70
 
-    def outline(counts: Sequence[int]) -> str:
-        step = width / len(counts)
+    def outline(shares: Sequence[float]) -> str:
+        step = width / len(shares)
         points = [f"M0 {height}"]
-        for n, count in enumerate(counts):
-            y = height - height * count / top
+        for n, share in enumerate(shares):
+            y = height - height * share / top
             points.append(f"L{n * step:.1f} {y:.1f}H{(n + 1) * step:.1f}")
         return f"{''.join(points)}L{width} {height}Z"
 

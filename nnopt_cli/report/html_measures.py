@@ -9,7 +9,7 @@ from nnopt_cli.report import numbers
 from nnopt_cli.report.analysis import Analysis
 from nnopt_cli.report.bench import WORDS, Bench
 from nnopt_cli.report.evaluation import Evaluated, Score
-from nnopt_cli.report.html_charts import Series, bar, chart, heated
+from nnopt_cli.report.html_charts import Series, bar, chart, heated, short
 from nnopt_cli.report.html_page import Sheet, cards, notes, section, table, text
 
 _MOST_CLASSES = 40  # a confusion matrix with more is no picture any more
@@ -48,7 +48,7 @@ def evaluation(record: Evaluated) -> Sheet:
         Series(names[n], [(float(score.parameters), score.metrics.get(gate))], [names[n]], line=False)
         for n, score in enumerate(record.models)
     ]
-    cost = chart(points, "parameters", gate, x_text=_short) if len(record.models) > 1 else ""
+    cost = chart(points, "parameters", gate, x_text=short) if len(record.models) > 1 else ""
     parts = [
         cards(glance),
         section("Figures", table(headings, rows, "n" + "r" * (len(headings) - 1), hide=(1, 2))),
@@ -208,14 +208,6 @@ def bench(record: Bench) -> Sheet:
 
 def _figure(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
-
-
-def _short(value: float) -> str:
-    """`73000` as `73k`."""
-    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= factor:
-            return f"{value / factor:.3g}{unit}"
-    return f"{value:.3g}"
 
 
 def _letters(count: int) -> list[str]:

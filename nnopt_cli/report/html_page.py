@@ -44,6 +44,7 @@ code, .name { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu San
 .card span { color: var(--soft); font-size: .84rem; display: block; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; font-size: .88rem; }
+th, th.name { font-family: inherit; font-size: inherit; }
 th { text-align: left; font-weight: 600; color: var(--soft); white-space: nowrap; }
 th, td { padding: .22rem .7rem .22rem 0; border-bottom: 1px solid var(--line); vertical-align: middle; }
 .r { text-align: right; white-space: nowrap; }
@@ -54,18 +55,20 @@ td.bar { width: 34%; min-width: 5rem; }
 .track i.was { background: var(--grey); opacity: .55; }
 .good { color: var(--good); } .bad { color: var(--bad); }
 figure { margin: .6rem 0 1rem; } figcaption { margin-top: .2rem; }
-svg { display: block; width: 100%; height: auto; max-width: 40rem; overflow: visible; }
+svg { display: block; width: 100%; height: auto; max-width: 34rem; overflow: visible; }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
+  gap: 0 1.5rem; }
 svg text { fill: var(--soft); font-size: 12px; font-family: inherit; }
 svg .axis { stroke: var(--line); stroke-width: 1; fill: none; }
 svg .was { fill: none; stroke: var(--soft); stroke-width: 1.2; } svg .now { fill: var(--one); opacity: .75; }
 .legend { display: flex; flex-wrap: wrap; gap: .2rem 1rem; font-size: .85rem; padding: 0; list-style: none; }
 .legend li::before { content: ""; display: inline-block; width: .8rem; height: .25rem; margin-right: .4rem;
   vertical-align: middle; background: var(--swatch); }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(13.5rem, 1fr)); gap: .6rem 1.2rem; }
+.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .6rem 1.2rem; }
 .grid figure { margin: 0; min-width: 0; } .grid .name { overflow-wrap: anywhere; display: block; }
 summary { cursor: pointer; color: var(--soft); margin: .8rem 0 .3rem; }
 td.heat { text-align: right; } footer { margin-top: 2.5rem; }
-@media (max-width: 34rem) { .hide { display: none; } td.bar { width: 26%; }
+@media (max-width: 34rem) { .hide { display: none; } td.name { min-width: 7.5rem; } td.bar { width: 26%; }
   th, td { padding-right: .45rem; } }
 @media print { body { max-width: none; } details > * { display: block; } }
 """

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from nnopt_cli.report import numbers
-from nnopt_cli.report.html_charts import Series, bar, chart, histogram
+from nnopt_cli.report.html_charts import Series, bar, chart, histogram, short
 from nnopt_cli.report.html_page import Sheet, cards, folded, notes, section, table, text
-from nnopt_cli.report.record import Histogram, LayerMacs, Record, Shrunk, TensorRow
+from nnopt_cli.report.record import Histogram, LayerMacs, Record, Shrunk, TensorRow, Trained
 
 Shown = Callable[[Any], str]
 
@@ -25,7 +24,7 @@ def changed(record: Record) -> Sheet:
         f'<p>Result: <span class="name">{text(written)}</span></p>',
         _glance(record),
         section("Before and after", _sizes(record)),
-        *training(record.facts.get("training")),
+        training(record.training),
         _widths(record.shrunk) if record.shrunk else "",
         _layers(record),
         layer_macs(record.layer_macs),
@@ -62,10 +61,9 @@ def metrics(record: Record) -> list[tuple[str, float, float]]:
     found = []
     if record.shrunk is not None and record.shrunk.metric is not None:
         found.append((record.shrunk.metric_name, *record.shrunk.metric))
-    trained = record.facts.get("training")
-    if isinstance(trained, Mapping) and _number(trained.get("before")) and _number(trained.get("after")):
-        label = f"{trained.get('metric_name', 'metric')}, before and after training"
-        found.append((label, float(trained["before"]), float(trained["after"])))
+    if record.training is not None:
+        trained = record.training
+        found.append((f"{trained.metric_name}, by training", trained.before, trained.after))
     return found
 
 
@@ -183,7 +181,8 @@ def histograms(rows: Sequence[Histogram], sides: tuple[str, str] = ("before", "a
         ]
         zeros = ", ".join(f"{numbers.percent(s)} {side}".strip() for side, s in shares if s is not None)
         said = f"zeros: {zeros}" + (" (sample)" if row.sampled else "")
-        drawn = histogram(row.low, row.high, row.after, row.before, said)
+        now, was = _density(row.after, row.zeros_after), _density(row.before, row.zeros_before)
+        drawn = histogram(row.low, row.high, now, was, said)
         shown.append(
             f'<figure><span class="name">{text(row.name)}</span>{drawn}'
             f"<figcaption>{text(said)}</figcaption></figure>"
@@ -195,51 +194,59 @@ def histograms(rows: Sequence[Histogram], sides: tuple[str, str] = ("before", "a
     return section("How the weights are spread", f'<div class="grid">{"".join(shown)}</div>', note=note)
 
 
-def training(facts: object) -> list[str]:
-    """Curves of a training, where the record has one: by epoch, the loss by step, the rate."""
-    if not isinstance(facts, Mapping):
-        return []
-    epochs = [row for row in facts.get("epochs") or [] if isinstance(row, Mapping)]
-    name = str(facts.get("metric_name") or "metric")
-    by_epoch = {key: _points(epochs, key) for key in ("loss", "val_loss", "metric", "lr")}
-    words = {"loss": "training loss", "val_loss": "validation loss"}
-    losses = [Series(words[key], by_epoch[key]) for key in words if by_epoch[key]]
-    curve = [value for value in facts.get("losses") or [] if _number(value)]
-    steps = facts.get("steps")
-    per = (steps if isinstance(steps, int) and steps else len(curve)) / max(1, len(curve))
-    fine = [Series("training loss", [(per * (n + 0.5), float(value)) for n, value in enumerate(curve)])]
-    whole = lambda value: numbers.count(round(value))  # noqa: E731
-    charts = [
-        section("Loss by epoch", chart(losses, "epoch", "loss"), level=3) if len(epochs) > 1 else "",
-        section("Training loss", chart(fine, "step", "loss", x_text=whole), level=3)
-        if len(curve) > 1
-        else "",
-        section(name.capitalize(), chart([Series(name, by_epoch["metric"])], "epoch", name), level=3)
-        if len(by_epoch["metric"]) > 1
-        else "",
-        section("Learning rate", chart([Series("rate", by_epoch["lr"])], "epoch", "rate"), level=3)
-        if len({y for _, y in by_epoch["lr"]}) > 1
-        else "",
+def _density(counts: Sequence[int], zeros: float | None) -> list[float]:
+    """Counts as shares of all elements, zeros included, so that tensors of two sizes can be laid over."""
+    total = sum(counts) / (1 - (zeros or 0.0)) if counts and (zeros or 0.0) < 1 else 0.0
+    return [count / total for count in counts] if total else []
+
+
+def training(trained: Trained | None) -> str:
+    """Curves of a training: losses and the metric by epoch, the loss by step, the rate."""
+    if trained is None:
+        return ""
+    epochs, name = trained.epochs, trained.metric_name
+    losses = [
+        Series("training loss", [(float(row.epoch), row.loss) for row in epochs]),
+        Series("watched data", [(float(row.epoch), row.val_loss) for row in epochs]),
     ]
-    plain = [(key, facts[key]) for key in _SAID if facts.get(key) not in (None, "", [], {})]
-    said = table(("", ""), [(text(key.replace("_", " ")), text(numbers.anything(v))) for key, v in plain])
-    return [section("Training", *charts, said)]
+    metric = [Series(name, [(float(row.epoch), row.metric) for row in epochs])]
+    rates = [Series("rate", [(float(row.epoch), row.lr) for row in epochs])]
+    per = max(1, trained.steps) / max(1, len(trained.losses))
+    steps = [Series("training loss", [(per * (n + 0.5), each) for n, each in enumerate(trained.losses)])]
+    charts = [
+        section(
+            "Loss by step", chart(steps, "step", "loss", x_text=short) if trained.losses else "", level=3
+        ),
+        section("Loss by epoch", chart(losses, "epoch", "loss") if len(epochs) > 1 else "", level=3),
+        section(
+            f"{name.capitalize()} by epoch", chart(metric, "epoch", name) if len(epochs) > 1 else "", level=3
+        ),
+        section("Learning rate", chart(rates, "epoch", "rate") if len(epochs) > 1 else "", level=3),
+    ]
+    said = [
+        (name, f"{trained.before:.4f}", f"{trained.after:.4f}"),
+        ("loss", f"{trained.loss[0]:.4f}", f"{trained.loss[1]:.4f}"),
+        (f"{name} on training rows", "", f"{trained.train:.4f}"),
+    ]
+    if trained.dense is not None:
+        said.append((f"{name} before pruning, as the input says", f"{trained.dense:.4f}", ""))
+    figures = table(("", "before", "after"), [tuple(map(text, row)) for row in said], "lrr")
+    count = f"{numbers.count(trained.reported_samples)} {trained.reported_on}"
+    steps_said = f"{numbers.count(trained.steps)} steps, {numbers.count(trained.samples)} samples"
+    best = "" if trained.best_epoch is None else f" Best epoch: {trained.best_epoch}; kept: {trained.kept}."
+    ended = f" Stopped early: {trained.stopped}." if trained.stopped else ""
+    grid = f'<div class="pair">{"".join(charts)}</div>'
+    note = f"Measured on {count}. {steps_said}.{best}{ended}"
+    return section("Training", figures, grid, _gradients(trained), note=note)
 
 
-_SAID = ("steps", "samples", "before", "after", "dense", "train", "reported_on", "best_epoch", "stopped")
-
-
-def _points(epochs: Sequence[Mapping[str, Any]], key: str) -> list[tuple[float, float | None]]:
-    found: list[tuple[float, float | None]] = []
-    for n, row in enumerate(epochs, 1):
-        place = row.get("epoch", n)
-        if _number(row.get(key)):
-            found.append((float(place if _number(place) else n), float(row[key])))
-    return found
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def _gradients(trained: Trained) -> str:
+    top = max((row.rms for row in trained.gradients), default=0.0) or 1.0
+    rows = [
+        (text(row.name), numbers.number(row.rms), bar(row.rms / top), text(row.verdict))
+        for row in trained.gradients
+    ]
+    return folded("gradients of the weights", table(("weight", "rms", "", ""), rows, "nrbl"))
 
 
 def _tensors(record: Record) -> str:

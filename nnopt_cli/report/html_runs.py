@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nnopt_cli.report import numbers
-from nnopt_cli.report.html_charts import Series, chart
+from nnopt_cli.report.html_charts import Series, chart, short
 from nnopt_cli.report.html_page import Sheet, notes, section, table, text
 from nnopt_cli.report.html_pass import changed
 from nnopt_cli.report.recipe_runs import RecipeRun, RecipeRuns
@@ -78,7 +78,7 @@ def _trade(record: RecipeRuns, varied: list[str]) -> str:
     x, y = record.dense.get(cost), record.dense.get(metric)
     if x is not None and y is not None:
         series.append(Series("before", [(float(x), float(y))], ["before"], line=False))
-    drawn = chart(series, cost, metric, x_text=lambda value: figure(cost, round(value)))
+    drawn = chart(series, cost, metric, x_text=short)
     return section(f"{metric.capitalize()} against {cost}", drawn)
 
 
