@@ -213,16 +213,12 @@ def training(trained: Trained | None) -> str:
     rates = [Series("rate", [(float(row.epoch), row.lr) for row in epochs])]
     per = max(1, trained.steps) / max(1, len(trained.losses))
     steps = [Series("training loss", [(per * (n + 0.5), each) for n, each in enumerate(trained.losses)])]
-    charts = [
-        section(
-            "Loss by step", chart(steps, "step", "loss", x_text=short) if trained.losses else "", level=3
-        ),
-        section("Loss by epoch", chart(losses, "epoch", "loss") if len(epochs) > 1 else "", level=3),
-        section(
-            f"{name.capitalize()} by epoch", chart(metric, "epoch", name) if len(epochs) > 1 else "", level=3
-        ),
-        section("Learning rate", chart(rates, "epoch", "rate") if len(epochs) > 1 else "", level=3),
-    ]
+    drawn = [("Loss by step", chart(steps, "step", "loss", x_text=short) if trained.losses else "")]
+    if len(epochs) > 1:
+        drawn.append(("Loss by epoch", chart(losses, "epoch", "loss")))
+        drawn.append((f"{name.capitalize()} by epoch", chart(metric, "epoch", name)))
+        drawn.append(("Learning rate", chart(rates, "epoch", "rate")))
+    charts = [section(title, each, level=3) for title, each in drawn]
     said = [
         (name, f"{trained.before:.4f}", f"{trained.after:.4f}"),
         ("loss", f"{trained.loss[0]:.4f}", f"{trained.loss[1]:.4f}"),
