@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 FAILED, USAGE, UNREADABLE, GATE_MISSED, INTERRUPTED = 1, 2, 3, 4, 130  # process exit codes
 
 
@@ -17,6 +19,22 @@ class NnoptError(Exception):
 
     def __str__(self) -> str:
         return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class ComponentError(NnoptError):
+    """A component, such as a criterion or a loss, does not do what its kind promises.
+
+    Attributes:
+        component: which.
+        fault: what it did, as the rest of a sentence: `gave 3 scores for 4 weights`.
+        title: the component and the package that it came from, once that is known.
+    """
+
+    def __init__(self, component: Any, fault: str, hint: str | None = None, title: str = "") -> None:
+        super().__init__(f"{title or f'the {component.kind} {component.name!r}'} {fault}", hint)
+        self.component = component
+        self.fault = fault
+        self.title = title
 
 
 class UsageError(NnoptError):

@@ -117,12 +117,21 @@ def test_the_pass_is_recorded_with_its_options_and_seed(act, tmp_path):
 @pytest.mark.parametrize(
     ("what", "code", "told"),
     [
-        ("bug", 1, "error: internal error: ValueError: it broke in the pass 'act' of plugin 'act'"),
-        ("late", 1, "error: internal error: ZeroDivisionError"),
+        (
+            "bug",
+            1,
+            "error: the pass 'act' of plugin 'act' (act-plugin 1.0) failed: "
+            "ValueError: it broke in two lines (act_plugin.py, line ",
+        ),
+        ("late", 1, "error: the pass 'act' of plugin 'act' (act-plugin 1.0) failed: ZeroDivisionError"),
         ("refuse", 1, "error: refused \\x1b[31mw[/x]"),
         ("usage", 2, "error: bad mix"),
-        ("leave", 1, "error: the pass 'act' ended the program (exit 0)"),
-        ("nothing", 1, "error: the pass 'act' returned NoneType, not a Model"),
+        ("leave", 1, "error: the pass 'act' of plugin 'act' (act-plugin 1.0) ended the program (exit 0)"),
+        (
+            "nothing",
+            1,
+            "error: the pass 'act' of plugin 'act' (act-plugin 1.0) returned NoneType, not a Model",
+        ),
         ("memory", 1, "error: not enough memory"),
         ("full", 1, "error: /some/file: the disk is full"),
         ("denied", 1, "error: /some/file: Permission denied"),

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnopt_cli.errors import NnoptError, UsageError
+from nnopt_cli.errors import ComponentError, UsageError
+from nnopt_cli.plugin.blame import blaming
 from nnopt_cli.plugin.component import Component
 from nnopt_cli.plugin.kinds import Pass
 
@@ -94,15 +95,14 @@ def run_chain(order: Order, run: Run, registry: Registry, work: Workshop | None 
 
     Raises NnoptError: the input, the output or a pass; nothing half-written is left.
     """
-    from nnopt_cli.model.io import save
+    from nnopt_cli.model.io import check_place, save
 
     before = _opened(order, registry)
     path = order.output or default_output(before.path, order.words)
     reshapes = any(link.method.reshapes for link in order.links)
-    if not order.dry_run and (
-        order.output or before.rung != "graph" or not reshapes
-    ):  # the suffix may change
-        check_output(path, order.force)
+    order.links[0].method.check(before)
+    if order.output or before.rung != "graph" or not reshapes:  # the suffix may change
+        check_place(before, path, force=order.force)
     run.output = None if order.dry_run else path
     kind = (order.like or path).suffix.lower()
     if kind == ".pt2" and before.graph is not None and before.graph.exported:
@@ -111,12 +111,14 @@ def run_chain(order: Order, run: Run, registry: Registry, work: Workshop | None 
     after, steps = _passes(before, order, run, registry, work)
     run.gate_missed = run.gate_missed or any(step.gate_missed for step in steps)
     measured = None
-    with _blame([link.method for link in order.links], registry):
+    with blaming(registry, [link.method for link in order.links]):
         if after.structure_changed or _foreign(before, after):
             measured = save(before, None, run=run)  # other tensors than the output's, so counted apart
             after = _made_from(after, before, measured)
         if after.structure_changed or after.container.format == "pt2":
             path = order.output or default_output(before.path, order.words, ".pt2")
+        if order.dry_run:
+            check_place(after, path, force=order.force)
         target = None if order.dry_run else path
         saved = save(after, target, run=run, force=order.force, results=steps[-1].facts)
     for act in run.after:
@@ -150,9 +152,9 @@ def _passes(
         link = order.links[number]
         own = replace(run, seed=link.seed, notes=[], facts={}, selection=None, gate_missed=False)
         start = time.perf_counter()
-        with _blame([link.method], registry):
+        with blaming(registry, [link.method]):
             model = link.method.run(model, own)
-            _check(link.method, model)
+            _check(link.method, model, own)
         model = _recorded(model, link)
         step = Step(link, time.perf_counter() - start, own.notes, own.facts, own.gate_missed)
         _gather(run, step)
@@ -273,25 +275,20 @@ def _made_from(model: Model, source: Model, measured: Saved) -> Model:
     return replace(model, provenance=replace(model.provenance, inputs=inputs))
 
 
-def _check(method: Pass, model: object) -> None:
+def _check(method: Pass, model: object, run: Run) -> None:
+    """Refuse what a pass may not leave behind. Raises ComponentError."""
     from nnopt_cli.model.model import Model
 
     if not isinstance(model, Model):
-        raise NnoptError(f"the pass {method.name!r} returned {type(model).__name__}, not a Model")
-
-
-@contextmanager
-def _blame(methods: Sequence[Pass], registry: Registry) -> Iterator[None]:
-    """Name the plugin in what it raises unexpectedly, so that the report reaches its author."""
-    names = ", ".join(dict.fromkeys(repr(method.name) for method in methods))
-    word = "pass" if len(methods) == 1 else "passes"
-    try:
-        yield
-    except SystemExit as error:
-        raise NnoptError(f"the {word} {names} ended the program (exit {error.code!r})") from error
-    except (NnoptError, OSError, MemoryError):
-        raise
-    except Exception as error:
-        owners = ", ".join(dict.fromkeys(repr(registry.owner(type(method))) for method in methods))
-        error.add_note(f"in the {word} {names} of plugin {owners}")
-        raise
+        raise ComponentError(method, f"returned {type(model).__name__}, not a Model")
+    for name, fact in run.facts.items():
+        if not isinstance(name, str):
+            raise ComponentError(method, f"gave run.facts the key {name!r}, which is not text")
+        try:
+            json.dumps(fact)
+        except (TypeError, ValueError) as error:
+            raise ComponentError(
+                method,
+                f"gave run.facts[{name!r}] what JSON cannot hold: {error}",
+                "Use plain numbers and text.",
+            ) from None

@@ -56,6 +56,8 @@ def check_target(path: Path, *, folder: bool, force: bool, inputs: Sequence[Path
         raise NnoptError(
             f"{path}: the folder {place.parent} does not exist", "Make it first, or choose another."
         )
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise NnoptError(f"{path}: nothing may be written to the folder {place.parent}", "Choose another.")
     if place.is_dir():
         if not folder:
             raise NnoptError(f"{path}: is a folder, and the output is a file", _ANOTHER)

@@ -149,6 +149,15 @@ def save(
     return Saved(written.path, written.bytes, written.tallies, digest, notes, final)
 
 
+def check_place(model: Model, path: Path, *, force: bool) -> None:
+    """Raise at once what `save` would raise about `path`, without reading data or writing anything."""
+    from nnopt_cli.formats.outputs import form_of
+    from nnopt_cli.formats.target import check_target
+
+    folder = not _has_graph(model, path) and form_of(model.container, path) == "folder"
+    check_target(path, folder=folder, force=force, inputs=(model.path, *model.container.files))
+
+
 def _plain(model: Model, shard_bytes: int | None) -> Model:
     """The model as if it had come from a bare state dict, or from a folder with shards of that size."""
     from nnopt_cli.formats.checkpoint import Container

@@ -38,6 +38,13 @@ class Pass(Component, kind="pass"):
     on_gpu: ClassVar[bool] = False
     needs: ClassVar[Literal["weights", "module", "graph"]] = "weights"
 
+    def check(self, model: Model) -> None:
+        """Raise `nnopt_cli.UsageError` for options that contradict each other or do not fit the model.
+
+        Called before `run`, and before the output is looked at; no tensor is to be read. By default nothing
+        is refused.
+        """
+
     @abstractmethod
     def run(self, model: Model, run: Run) -> Model:
         """Return the changed model; say what matters with `run.note(...)`, write no file, print nothing."""

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from nnopt_cli import Array, Grouping, Pattern
+from nnopt_cli import Array, ComponentError, Granularity, Grouping, Pattern
 from nnopt_plugins.prune.bracket import Cut
 from nnopt_plugins.prune.keys import bits
 from nnopt_plugins.prune.source import Item, Scorer
@@ -32,6 +32,15 @@ def wipe_below(words: Array, keys: Array, threshold: int) -> None:
     np.right_shift(signed, 8 * keys.itemsize - 1, out=signed)  # all ones for what stays, else 0
     raw = bits(words)
     np.bitwise_and(raw, keys, out=raw)
+
+
+def _checked(flags: Array, words: Array, source: Granularity, method: str) -> Array:
+    """What a granularity says of `words`. Raises ComponentError unless it is a boolean for each."""
+    if not isinstance(flags, np.ndarray) or flags.dtype != np.bool_ or flags.shape != words.shape:
+        got = f"{getattr(flags, 'dtype', type(flags).__name__)} of shape {list(np.shape(flags))}"
+        fault = f"gave {got} from {method}() for {len(words)} weights, not a boolean for each"
+        raise ComponentError(source, fault)
+    return flags
 
 
 class CutEdit:
@@ -73,7 +82,8 @@ class CutEdit:
         keep = self._desk.array("keep", len(keys), "?")
         np.greater(keys[:first], threshold, out=keep[:first])
         np.greater_equal(keys[first:], threshold, out=keep[first:])
-        wipe(words, self._grouping.spread(keep, self._item.weight.shape, len(words)))
+        wide = self._grouping.spread(keep, self._item.weight.shape, len(words))
+        wipe(words, _checked(wide, words, self._grouping, "spread"))
 
 
 class PatternEdit:
@@ -104,4 +114,5 @@ class PatternEdit:
         if stays is not None:
             keys[stays] = key.last  # all that must stay is alike
         keep = self._pattern.keep(keys, self._item.weight.shape)
+        keep = _checked(keep, words, self._pattern, "keep")
         wipe(words, keep if stays is None else keep | stays)

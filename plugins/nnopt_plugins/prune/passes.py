@@ -26,9 +26,9 @@ from nnopt_plugins.prune.sparsity import Share, Sparsity, assign, target
 from nnopt_plugins.prune.structures import Layer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
-    from nnopt_cli import ChunkEdit, Model, Run
+    from nnopt_cli import ChunkEdit, Model, Run, Selection
     from nnopt_plugins.prune.bracket import Cut
     from nnopt_plugins.prune.finite import NonFinite
     from nnopt_plugins.prune.source import Item, Scorer, Source
@@ -73,6 +73,20 @@ class Prune(StructureBudget, TensorFilter, DataOptions, Pass):
             out["sparsity"] = self.sparsity[0].value
         return out
 
+    def check(self, model: Model) -> None:
+        """Refuse options that contradict each other, and patterns that match no tensor. Raises UsageError."""
+        if isinstance(self.granularity, Structure | Layer):
+            from nnopt_plugins.prune.budget import read_budget
+
+            read_budget(self)
+        else:
+            self._check()
+        patterns = [share.pattern for share in self.sparsity if share.pattern]
+        for pattern in (*self.include, *self.exclude, *patterns):
+            match(model.weights, pattern)
+        if model.graph is None:  # a graph would have to be read first
+            self._assigned(model, self._selected(model).names)
+
     def run(self, model: Model, run: Run) -> Model:
         """Choose what to prune (reads the weights) and return the model with the edit on it.
 
@@ -87,16 +101,10 @@ class Prune(StructureBudget, TensorFilter, DataOptions, Pass):
 
             return prune_structure(self, model, run)
         self._check()
-        selection = self.select(model)
-        run.selection = selection
+        run.selection = selection = self._selected(model)
         places = {name: index for index, name in enumerate(model.unique())}
         items = {name: Item(name, model.weights[name], places[name]) for name in selection.names}
         run.facts["prunable"] = sum(item.weight.numel for item in items.values())
-        if not run.facts["prunable"]:
-            raise NnoptError(
-                "there is nothing to prune: no tensor is both prunable and included",
-                f"{selection.rule} `nnopt inspect FILE` shows each tensor and why it is left out.",
-            )
         if isinstance(self.granularity, Pattern):
             return model.edit(self._pattern_edits(self.granularity, list(items.values()), run))
         return model.edit(self._cut_edits(model, items, run))
@@ -115,12 +123,45 @@ class Prune(StructureBudget, TensorFilter, DataOptions, Pass):
                     "the pattern itself says how much of every tensor goes",
                     "Leave --sparsity out. To prune only some tensors, use --include or --exclude.",
                 )
+            if self.scope is not None:
+                raise UsageError(
+                    f"--scope does not go with --granularity {self.granularity.spec()}: "
+                    "the weights of each small group compete with one another only",
+                    "Leave --scope out.",
+                )
         elif not isinstance(self.granularity, Grouping):
             raise UsageError(f"the granularity {self.granularity.name!r} needs more than bare weights")
         elif not self.sparsity:
             raise UsageError(
                 "--sparsity is missing", "For example --sparsity 0.5 makes half of the weights zero."
             )
+
+    def _selected(self, model: Model) -> Selection:
+        """The prunable tensors. Raises NnoptError where there are none, UsageError if the options say so."""
+        selection = self.select(model)
+        if not any(model.weights[name].numel for name in selection.names):
+            raise (UsageError if self.include or self.exclude else NnoptError)(
+                "there is nothing to prune: no tensor is both prunable and included",
+                f"{selection.rule} `nnopt inspect FILE` shows each tensor and why it is left out.",
+            )
+        return selection
+
+    def _assigned(self, model: Model, names: Iterable[str]) -> dict[Share, list[str]]:
+        """Which of `names` have which sparsity. Raises UsageError where none has any."""
+        aliases: dict[int, list[str]] = {}
+        for name, weight in model.weights.items():
+            aliases.setdefault(id(weight), []).append(name)
+        assigned = assign({name: aliases[id(model.weights[name])] for name in names}, self.sparsity)
+        for share in self.sparsity:
+            if share.pattern and not assigned[share]:
+                match(model.weights, share.pattern)
+        if self.sparsity and not any(assigned.values()):
+            raise UsageError(
+                "there is nothing to prune: nothing that --sparsity names is prunable",
+                "Add a sparsity for all tensors, such as --sparsity 0.5, or name others; "
+                "`nnopt inspect FILE` shows each tensor and why it is left out.",
+            )
+        return assigned
 
     def _pattern_edits(self, pattern: Pattern, items: list[Item], run: Run) -> dict[str, ChunkEdit]:
         from nnopt_plugins.prune.edits import PatternEdit
@@ -155,7 +196,7 @@ class Prune(StructureBudget, TensorFilter, DataOptions, Pass):
         assert isinstance(self.granularity, Grouping)
         found, desk = NonFinite(), Desk()
         edits: dict[str, ChunkEdit] = {}
-        rows: list[dict[str, object]] = []
+        rows: list[dict[str, Any]] = []
         with run.progress("Selecting", sum(item.weight.nbytes for item in items.values())) as tick:
             for share, rivals in self._rivals(model, items, run):
                 scorer = Scorer(
@@ -170,15 +211,14 @@ class Prune(StructureBudget, TensorFilter, DataOptions, Pass):
                     edits[item.name] = CutEdit(cut, tensor, item, scorer, self.granularity, desk)
         self._judge(found, run)
         _report(rows, run)
+        if missing := sum(max(0, row["target"] - row["achieved"]) for row in rows):
+            run.note(self._unreached(missing, found))
         _remark(self.granularity, [item for item in items.values() if item.name in edits], run)
         return edits
 
     def _rivals(self, model: Model, items: dict[str, Item], run: Run) -> list[tuple[Share, list[Item]]]:
         """Which tensors compete with one another, and their sparsity."""
-        aliases: dict[int, list[str]] = {}
-        for name, weight in model.weights.items():
-            aliases.setdefault(id(weight), []).append(name)
-        assigned = assign({name: aliases[id(item.weight)] for name, item in items.items()}, self.sparsity)
+        assigned = self._assigned(model, items)
         for share, names in assigned.items():
             if share.pattern and not names:
                 matched = match(model.weights, share.pattern)
@@ -227,6 +267,16 @@ class Prune(StructureBudget, TensorFilter, DataOptions, Pass):
             return None
         return DeviceFinder(source, run.device, run.seed, found.add).find(k)
 
+    def _unreached(self, missing: int, found: NonFinite) -> str:
+        """What the summary says where fewer could go than were asked for."""
+        why = ["they are not finite"] * bool(found.total())
+        why += [f"the criterion {self.criterion.name!r} scores them NaN"] * (not self.criterion.by_magnitude)
+        what = "weights" if self.granularity.name == "weight" else f"groups of {self.granularity.spec()}"
+        return (
+            f"--sparsity was not reached: {missing:,} {what} fewer are zero than it asks for; the others "
+            f"that are not zero must stay, because {' or '.join(why)}."
+        )
+
     def _judge(self, found: NonFinite, run: Run) -> None:
         if self.non_finite == "refuse":
             found.refuse()
@@ -246,7 +296,7 @@ def _remark(granularity: Grouping | Pattern, items: Sequence[Item], run: Run) ->
         )
 
 
-def _facts(share: Share, groups: int, cut: Cut, scorer: Scorer) -> dict[str, object]:
+def _facts(share: Share, groups: int, cut: Cut, scorer: Scorer) -> dict[str, Any]:
     return {
         "for": share.pattern or "*",
         "sparsity": share.value,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nnopt_cli import CHUNK_BYTES, Array, Criterion, Grouping, NnoptError, Weight, Where
+from nnopt_cli import CHUNK_BYTES, Array, ComponentError, Criterion, Grouping, Weight, Where
 from nnopt_plugins.prune.keys import SCORE, Key, floats, magnitude_key, magnitudes, scores_to_keys, zero
 from nnopt_plugins.prune.sweep import Desk, Part
 
@@ -60,10 +60,11 @@ class Scorer:
         values.flags.writeable = False  # a criterion that changed them would change the model
         with np.errstate(invalid="ignore", over="ignore"):
             scores = np.asarray(self.criterion.score(values, item.where(start, self.seed)))
-        if scores.shape != values.shape:
-            raise NnoptError(
-                f"criterion {self.criterion.name!r} gave scores of shape {list(scores.shape)} "
-                f"for {len(values)} weights of {item.name}"
+        if scores.shape != values.shape or scores.dtype.kind not in "fiub":
+            raise ComponentError(
+                self.criterion,
+                f"gave {scores.dtype} scores of shape {list(scores.shape)} for {len(values)} weights of "
+                f"{item.name}; there has to be one real number for each",
             )
         zeros, never = zero(words, dtype), ~np.isfinite(values)
         if alone:
@@ -77,6 +78,11 @@ class Scorer:
             means = np.array(gather(np.add, scores.astype("<f8"), shape), "<f8")
         full, last = self._band_sizes(shape)
         unit = self.unit(shape)
+        groups = -(-len(scores) // unit) * len(full)
+        if means.shape != (groups,):
+            raise ComponentError(
+                self._grouping, f"gathered {list(means.shape)} groups of {len(scores)} weights, not {groups}"
+            )
         bands = means.reshape(-(-len(scores) // unit), len(full))
         whole = len(scores) // unit
         bands[:whole] /= full

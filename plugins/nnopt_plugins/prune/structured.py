@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, cast
 
-from nnopt_cli import NnoptError, Structure, UsageError, match
+from nnopt_cli import ComponentError, NnoptError, Structure, UsageError, match
 from nnopt_plugins.prune.allocation import measure_drops
 from nnopt_plugins.prune.budget import Budget, partial_share, read_budget
 from nnopt_plugins.prune.judge import Judge
@@ -129,7 +129,7 @@ def _prune_units(
         found = [group for group in structure.candidates(coupling) if allowed(group)]
         if not found and steps:
             break  # one unit is left of each
-        _require_some(found, coupling, structure)
+        _require_some(found, coupling, structure, narrowed=bool(method.include or method.exclude))
         whole = whole or {group.name: len(group.classes) for group in found}
         shares = _shares(method, found, model, number, run)
         evidence = _evidence(program, coupling, method.criterion, data, run)
@@ -179,9 +179,11 @@ def _shares(method: Prune, groups: Sequence[Group], model: Model, number: int, r
     return out
 
 
-def _require_some(found: Sequence[Group], coupling: Coupling, structure: Structure) -> None:
+def _require_some(
+    found: Sequence[Group], coupling: Coupling, structure: Structure, *, narrowed: bool
+) -> None:
     if not found:
-        raise NnoptError(
+        raise (UsageError if narrowed else NnoptError)(
             f"there is nothing to prune: the graph has no group of {structure.name}s that can go",
             _why_frozen(coupling),
         )
@@ -230,14 +232,15 @@ def rank(
     ranked = []
     for group in groups:
         units = Units(coupling, group, evidence)
-        scores = np.asarray(criterion.score_units(units), np.float64)
-        if scores.shape != (len(units),) or not np.isfinite(scores).all():
-            raise NnoptError(
-                f"the criterion {criterion.name!r} does not give one finite number per unit for the "
-                f"channels of {group.name}",
+        scores = np.asarray(criterion.score_units(units))
+        real = scores.dtype.kind in "fiub" and scores.shape == (len(units),)
+        if not real or not np.isfinite(scores).all():
+            raise ComponentError(
+                criterion,
+                f"does not give one finite number per unit for the channels of {group.name}",
                 "Weights that are NaN or infinite do that: `nnopt inspect` counts them.",
             )
-        ranked.append(Ranked(group, scores))
+        ranked.append(Ranked(group, scores.astype(np.float64)))
     return ranked
 
 
