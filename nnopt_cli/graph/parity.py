@@ -149,9 +149,8 @@ def verify(
         snr, top1 = _snr(seen), _top1(seen)
         real = style == "data"
         if fault is None and snr < SNR:
-            fault = (
-                f"its error is too large beside what it computes: {snr:.1f} dB, at least {SNR:g} are needed"
-            )
+            where = "" if real else "; on made-up inputs, real ones say more"
+            fault = f"its error is too large: {snr:.1f} dB, and {SNR:g} are needed{where}"
         if fault is None and real and top1 is not None and top1 < TOP1:
             fault = f"it chooses another class for {1 - top1:.0%} of the samples"
         return replace(blank, snr=snr, top1=top1, fault=fault)

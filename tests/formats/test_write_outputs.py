@@ -193,7 +193,7 @@ def test_a_large_model_is_cut_into_shards_of_bounded_size(tmp_path, monkeypatch)
     sizes = {"a": 10, "b": 30, "c": 25, "huge": 90, "d": 5}
     weights = {name: weight(name, "uint8", (size,)) for name, size in sizes.items()}
     weights["tied"] = weights["a"]
-    monkeypatch.setattr(outputs._cut, "__defaults__", (60,))
+    monkeypatch.setattr(outputs.cut_shards, "__defaults__", (60,))
     save(checkpoint(weights), tmp_path / "out")
     held = {p.name: list(load_file(p)) for p in sorted((tmp_path / "out").glob("*.safetensors"))}
     assert held == {
