@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nnopt_cli.data.expected import Expected
     from nnopt_cli.data.opening import Wanted
     from nnopt_cli.model.model import Model
-    from nnopt_cli.plugin.kinds import Dataset, Metric
+    from nnopt_cli.plugin.kinds import Dataset, Loss, Metric
     from nnopt_cli.plugin.registry import Registry
     from nnopt_cli.run import Run
 
@@ -63,6 +63,8 @@ def open_data(
     registry = installed(run)
     gate, every = _gate(options.metric, registry, task)
     loss = options.loss or losses(registry, task.kind)
+    if options.loss is not None:
+        _try(options.loss, made, module, registry)
     return Data(made.training(), made, val, task, loss, gate, tuple(every))
 
 
@@ -138,6 +140,37 @@ def _checked(
             raise NnoptError(f"{origin}: {sentence}", "Leave --strict out to go on without.")
         notes.append(sentence)
     return task, expected
+
+
+def _try(loss: Loss, made: Batches, module: nn.Module, registry: Registry) -> None:
+    """Take the loss of a few samples. Raises NnoptError where it does not go with outputs and targets."""
+    import torch
+
+    from nnopt_cli.data.evaluation import aligned
+    from nnopt_cli.data.expected import shown
+    from nnopt_cli.data.outputs import answer
+    from nnopt_cli.model.arch import described
+
+    expected, task = made.assembly.expected, made.assembly.task
+    assert task is not None
+    batch = expected.fed(made.first(min(_LOOK, made.batch_size)))
+    with torch.inference_mode():
+        outputs, target = aligned(answer(module, batch, expected.batch), batch.target, task)
+        try:
+            value = loss(outputs, target)
+            if getattr(value, "shape", None) == ():
+                return
+            why = f"it gives {shown(value) if isinstance(value, torch.Tensor) else value!r}, not one number"
+        except NnoptError:
+            raise
+        except Exception as error:  # PyTorch on shapes or types that do not fit, or the user's own code
+            why = described(error)
+    fitting = [cls.name for cls in registry.all("loss") if task.kind in getattr(cls, "tasks", ())]
+    raise NnoptError(
+        f"--loss {loss.name}: does not go with outputs {shown(outputs)} and targets {shown(target)}, for "
+        f"{task.kind}: {why}",
+        f"Losses for {task.kind}: {', '.join(fitting)}.",
+    )
 
 
 def first_answer(made: Batches, module: nn.Module, expected: Expected) -> tuple[Tensor, Expected]:

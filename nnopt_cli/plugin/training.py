@@ -61,9 +61,13 @@ class TorchOptimizer(Optimizer, kind="optimizer"):
         """See `Optimizer`. Raises UsageError where the class refuses its arguments."""
         import inspect
 
+        from torch.optim import LBFGS
+
         given = {name: getattr(self, name) for name in self.model_fields_set - {"lr"}}
         if "lr" in inspect.signature(self.target).parameters:
             given["lr"] = lr
+        if issubclass(self.target, LBFGS):  # takes no groups
+            groups = [{"params": [value for group in groups for value in group["params"]]}]
         try:
             made: optim.Optimizer = self.target(groups, **given)
         except (TypeError, ValueError) as error:

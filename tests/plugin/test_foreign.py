@@ -110,6 +110,11 @@ def test_a_step_that_needs_a_closure_sees_the_whole_data(registry, path):
         component = registry.build("optimizer", spec, allow_code=True)
         assert component.closure
         assert component.full_batch
+    groups = [
+        {"params": [nn.Parameter(torch.ones(1))]},
+        {"params": [nn.Parameter(torch.ones(1))], "weight_decay": 0.0},
+    ]
+    assert len(component.build(groups, 0.5).param_groups[0]["params"]) == 2  # LBFGS takes no groups
 
 
 def test_losses_as_modules_and_as_functions(registry, path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from nnopt_cli import Loss, option
+from nnopt_cli import Loss, NnoptError, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +25,7 @@ class MSE(Loss):
         """See `Loss`."""
         from torch.nn.functional import mse_loss
 
+        require_same_shape(outputs, target)
         return mse_loss(outputs, target)
 
 
@@ -42,6 +43,7 @@ class MAE(Loss):
         """See `Loss`."""
         from torch.nn.functional import l1_loss
 
+        require_same_shape(outputs, target)
         return l1_loss(outputs, target)
 
 
@@ -61,4 +63,15 @@ class Huber(Loss):
         """See `Loss`."""
         from torch.nn.functional import huber_loss
 
+        require_same_shape(outputs, target)
         return huber_loss(outputs, target, delta=self.delta)
+
+
+def require_same_shape(outputs: Tensor, target: Tensor) -> None:
+    """Raises NnoptError where PyTorch would stretch one to the other's shape."""
+    if outputs.shape != target.shape:
+        raise NnoptError(
+            f"outputs {list(outputs.shape)} and targets {list(target.shape)} differ in shape, and a loss for "
+            "values compares them one by one",
+            "For class numbers use cross-entropy.",
+        )

@@ -111,3 +111,9 @@ def test_weights_of_another_number_of_classes():
 def test_what_cannot_be(spec):
     with pytest.raises(UsageError):
         REGISTRY.build("loss", spec)
+
+
+@pytest.mark.parametrize("spec", ["mse", "mae", "huber"])
+def test_class_numbers_are_not_stretched_to_the_shape_of_logits(spec):
+    with pytest.raises(NnoptError, match="differ in shape"):
+        REGISTRY.build("loss", spec)(torch.zeros(4, 4), torch.zeros(4))
