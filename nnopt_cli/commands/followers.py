@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from nnopt_cli.commands import analyze, bench, convert, evaluate
+from nnopt_cli.commands import analyze, bench, convert, ensemble, evaluate, export
 from nnopt_cli.commands import inspect as inspect_command
 from nnopt_cli.commands.common import CommandSpec, Context, make_run
+from nnopt_cli.errors import UsageError
 from nnopt_cli.plugin.options import CommonOptions, ComputeOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ FOLLOWERS: tuple[CommandSpec, ...] = (
     bench.COMMAND,
     inspect_command.COMMAND,
     convert.COMMAND,
+    ensemble.COMMAND,
+    export.COMMAND,
 )
 MAKERS = {"convert", "ensemble"}  # what these write is the model of the steps after them
 
@@ -67,8 +70,10 @@ def follow(step: CommandStep, model: Path, plan: Plan, context: Context) -> Foll
     run = make_run(options, context.run.console)
     run.registry = context.registry
     first = spec.arguments[0]
-    arguments = {arg.name: None for arg in spec.arguments[1:]}
-    arguments[first.name] = (str(model),) if first.multiple else str(model)  # type: ignore[assignment]
+    arguments: dict[str, Any] = {arg.name: None for arg in spec.arguments[1:]}
+    if step.others and not first.multiple:
+        raise UsageError(f"{step.name}: takes one model, so 'with' is of no use")
+    arguments[first.name] = (str(model), *step.others) if first.multiple else str(model)
     start = time.perf_counter()
     caught = Caught(arguments, options, context.registry, run, context.console)
     code = spec.body(caught) or 0

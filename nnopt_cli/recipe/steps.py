@@ -40,11 +40,12 @@ class PassStep:
 
 @dataclass(frozen=True)
 class CommandStep:
-    """A command that works on what the passes made, with its options by class."""
+    """A command that works on what the passes made, with its options by class, and on other models."""
 
     name: str
     options: Mapping[type[BaseModel], BaseModel]
     table: Mapping[str, Any]
+    others: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -80,15 +81,20 @@ def pass_step(table: Mapping[str, Any], registry: Registry, *, allow_code: bool)
 def command_step(
     table: Mapping[str, Any], commands: Iterable[Command], registry: Registry, *, allow_code: bool
 ) -> CommandStep:
-    """Check a step `{command: NAME, option: …}`. Raises UsageError with close matches."""
+    """Check a step `{command: NAME, with: [MODEL, …], option: …}`. Raises UsageError with close matches."""
     known = {command.name: command for command in commands}
     name = table["command"]
     if name not in known:
         hint = " ".join(filter(None, (suggest(str(name), known), f"There are: {', '.join(known)}.")))
         raise UsageError(f"command: {name!r} does not follow passes in a recipe", hint)
     models = known[name].options
-    given = {key: value for key, value in table.items() if key != "command"}
-    return CommandStep(name, options_of(given, models, registry, allow_code=allow_code), table)
+    others = table.get("with") or []
+    others = [others] if isinstance(others, str) else others
+    if not isinstance(others, list) or not all(isinstance(each, str) for each in others):
+        raise UsageError("with: is not a list of models")
+    given = {key: value for key, value in table.items() if key not in ("command", "with")}
+    options = options_of(given, models, registry, allow_code=allow_code)
+    return CommandStep(name, options, table, tuple(others))
 
 
 def options_of(

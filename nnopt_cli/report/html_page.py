@@ -36,7 +36,7 @@ code, .name { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu San
   max-width: none; }
 .chips li { background: var(--raised); border: 1px solid var(--line); border-radius: 1rem; padding: 0 .6rem;
   font-size: .85rem; margin: 0; }
-.cards { display: grid; grid-template-columns: repeat(auto-fit, minmax(9.5rem, 1fr)); gap: .7rem;
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); gap: .7rem;
   margin: 1rem 0; }
 .card { background: var(--raised); border: 1px solid var(--line); border-radius: .5rem;
   padding: .6rem .8rem; }
@@ -67,7 +67,7 @@ svg .was { fill: none; stroke: var(--soft); stroke-width: 1.2; } svg .now { fill
 .grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(10.5rem, 1fr)); gap: .6rem 1.2rem; }
 .grid figure { margin: 0; min-width: 0; } .grid .name { overflow-wrap: anywhere; display: block; }
 summary { cursor: pointer; color: var(--soft); margin: .8rem 0 .3rem; }
-td.heat { text-align: right; } footer { margin-top: 2.5rem; }
+td.heat { text-align: right; padding-right: .4rem; } footer { margin-top: 2.5rem; }
 @media (max-width: 34rem) { .hide { display: none; } td.name { min-width: 7.5rem; } td.bar { width: 26%; }
   th, td { padding-right: .45rem; } }
 @media print { body { max-width: none; } details > * { display: block; } }
