@@ -150,7 +150,8 @@ class Stepper:
             torch._foreach_mul_(found, 1 / samples)
         penalty = self._penalty()
         if isinstance(penalty, torch.Tensor):
-            self._backward(penalty)
+            if penalty.requires_grad:
+                self._backward(penalty)
             penalty = penalty.detach()
         return total / samples + penalty, samples
 

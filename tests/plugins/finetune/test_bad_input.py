@@ -1,0 +1,131 @@
+"""What cannot be trained is refused with a sentence that says why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from finetune_models import ARCH, finetune, small, write_data, write_model, write_program
+
+
+def refused(done, *sentences: str, code: int = 2) -> None:
+    said = " ".join(done.stderr.split())
+    assert done.code == code, (done.code, done.stderr)
+    for sentence in sentences:
+        assert sentence in said, done.stderr
+    assert "Traceback" not in said
+
+
+@pytest.fixture
+def made(tmp_path):
+    return write_program(tmp_path)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write_data(tmp_path)
+
+
+def test_no_data(made):
+    refused(finetune(made), "needs data")
+
+
+def test_one_sample_and_too_few_to_choose(tmp_path, made):
+    np.savez(tmp_path / "one.npz", x=np.zeros((1, 1, 6, 6), np.float32), y=np.zeros(1, np.int64))
+    refused(finetune(made, "--data", tmp_path / "one.npz"), "one sample", code=1)
+    few = write_data(tmp_path, 12, name="few.npz")
+    args = ("--data", few, "--val-split", "0.5", "--keep", "best")
+    refused(finetune(made, *args), "6 validation rows cannot both choose and report")
+
+
+def test_choosing_without_validation_data(made, data):
+    for args in (("--keep", "best"), ("--patience", 1), ("--schedule", "reduce-on-plateau")):
+        refused(finetune(made, "--data", data, *args), "--val")
+
+
+def test_labels_out_of_range_and_an_empty_class(tmp_path, made):
+    found = dict(np.load(write_data(tmp_path)))
+    np.savez(tmp_path / "far.npz", x=found["x"], y=found["y"] + 5)
+    refused(finetune(made, "--data", tmp_path / "far.npz"), "3 classes", code=1)
+    np.savez(tmp_path / "lacking.npz", x=found["x"], y=found["y"] % 2)
+    done = finetune(made, "--data", tmp_path / "lacking.npz", "--epochs", 1, "--dry-run")
+    assert done.code == 0
+    assert "class" in done.stdout
+    refused(finetune(made, "--data", tmp_path / "lacking.npz", "--strict"), "class", code=1)
+
+
+def test_an_output_that_does_not_fit_the_loss(made, data):
+    done = finetune(made, "--data", data, "--loss", "mse", "--dry-run")
+    refused(done, "mse", code=done.code)
+    assert done.code in (1, 2)
+
+
+def test_nothing_to_train(tmp_path, data):
+    code = tmp_path / "frozen.py"
+    code.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from finetune_models import small\n"
+        "def build(): return small().requires_grad_(False)\n"
+    )
+    model = write_model(tmp_path)
+    done = finetune(model, "--arch", f"{code}:build", "--data", data, "-o", tmp_path / "out.pt")
+    refused(done, "nothing to train", code=1)
+
+
+def test_weights_that_are_no_numbers(tmp_path, data):
+    state = small().state_dict()
+    state["conv.weight"][0] = float("nan")
+    torch.save(state, tmp_path / "nan.pt")
+    refused(finetune(tmp_path / "nan.pt", "--arch", ARCH, "--data", data), "conv.weight holds NaN", code=1)
+
+
+def test_options_that_contradict_each_other(tmp_path, made, data):
+    given = {
+        "Give one of them": ("--lr", 0.1, "--optimizer", "sgd:lr=0.2"),
+        "needs a GPU": ("--precision", "fp16"),
+        "takes all the data": ("--optimizer", "gd", "--accumulate", 2),
+        "PATTERN=INITIALIZER": ("--reinit", "head"),
+        "nope": ("--reinit", "nope.*=he-normal"),
+    }
+    for sentence, args in given.items():
+        done = finetune(made, "--data", data, *args, "--dry-run", "--device", "cpu")
+        refused(done, sentence, code=done.code)
+        assert done.code in (1, 2)
+
+
+def test_a_stream_without_end_needs_a_length(tmp_path, made):
+    code = tmp_path / "own.py"
+    code.write_text(
+        "import torch\n"
+        "def samples():\n"
+        "    for number in range(100):\n"
+        "        yield torch.zeros(1, 6, 6), number % 3\n"
+    )
+    refused(finetune(made, "--data", f"{code}:samples", "--dry-run"), "--limit")
+    done = finetune(made, "--data", f"{code}:samples", "--limit", 40, "--epochs", 1, "--dry-run", "--json")
+    assert done.code == 0, done.stderr
+    assert done.json["training"]["samples"] == 40
+
+
+def test_teachers_that_do_not_fit(tmp_path, made, data):
+    refused(finetune(made, "--data", data, "--teacher", tmp_path / "none.pt2"), "none.pt2", code=3)
+    weights = write_model(tmp_path, "teacher.pt")
+    refused(finetune(made, "--data", data, "--teacher", weights), "holds weights only", code=1)
+
+
+def test_no_model_at_all(data, tmp_path):
+    refused(finetune(None, "--data", data), "-o")
+    args = ("--data", data, "--arch", ARCH, "-o", tmp_path / "out.pt")
+    refused(finetune(None, *args), "--init")
+
+
+def test_weights_without_a_source(tmp_path, data):
+    refused(finetune(write_model(tmp_path), "--data", data), "--arch", code=1)
+
+
+def test_a_last_batch_of_one_is_left_out(tmp_path, made):
+    odd = write_data(tmp_path, 33, name="odd.npz")
+    done = finetune(made, "--data", odd, "--epochs", 1, "--dry-run", "--json")
+    assert done.code == 0, done.stderr
+    assert done.json["training"]["samples"] == 32
