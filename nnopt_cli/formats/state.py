@@ -47,7 +47,8 @@ def load_state(path: str | Path) -> Any:
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            # in memory of their own: where a tensor begins decides how its sums are rounded
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         if text is None:
             raise UnreadableError(f"{path}: is no checkpoint of a run", "Name the file that the run wrote.")
         return _unpacked(json.loads(text), tensors)

@@ -84,7 +84,8 @@ def begin(method: Finetune, model: Model, module: nn.Module, data: Data, run: Ru
 
     if run.device != "cpu":
         module = model.trainable(run.device) if model.arch is None else module.to(run.device)
-    if data.train.assembly.expected.channels_last:
+    flat = method.optimizer.closure  # LBFGS sees all weights as one vector, in their usual order
+    if data.train.assembly.expected.channels_last and not flat:
         module = module.to(memory_format=torch.channels_last)
     program = model.program() if model.arch is None else None
     coupled = any(getattr(each, "needs_channels", False) for each in method.regularizer)

@@ -217,8 +217,8 @@ def test_a_line_through_five_points():
     with tempfile.TemporaryDirectory() as home:
         out = Path(home) / "line.pt"
         done = finetune(
-            None, "--arch", f"{folder}/line.py:build", "--init", "uniform:a=0.5", "--data", folder / "line.csv",
-            "--loss", "mse", "--optimizer", "adam", "--lr", 0.1, "--schedule", "constant", "--epochs", 400,
+            None, "--arch", f"{folder}/line.py:build", "--init", "uniform:a=0.5",
+            "--data", folder / "line.csv", "--loss", "mse", "--optimizer", "adam", "--lr", 0.1, "--schedule", "constant", "--epochs", 400,
             "-o", out, "-q",
         )  # fmt: skip
         assert done.code == 0, done.stderr

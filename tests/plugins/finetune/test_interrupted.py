@@ -1,4 +1,4 @@
-"""Training that is interrupted, killed, fails or diverges: nothing is lost, and it goes on to the same bits."""
+"""Training that is interrupted, killed, fails or diverges: nothing is lost, and it goes on bit for bit."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_a_checkpoint_knows_its_training(tmp_path, monkeypatch):
     for wrong in (made, tmp_path / "absent", data):
         done = finetune(made, *args, "--lr", 0.1, "-o", tmp_path / "out.pt2", "--resume", wrong)
         assert done.code == 3, done.stderr
-        assert done.stderr.startswith("error:")
+        assert "error:" in done.stderr
 
 
 @pytest.mark.slow
