@@ -165,7 +165,7 @@ class BlendedWeight(Weight):
         self._method = method
         self._lock = Lock()
         self._survey: list[Any] = []
-        self.digests: list[Any] = []
+        self.digests = [hashlib.sha256() for _ in tensor.all[1:]]
 
     @property
     def parts(self) -> tuple[Weight, ...]:
@@ -231,7 +231,7 @@ class PickedWeight(Weight):
         self._name = name
         self._members = tuple(members)
         self._pick = pick
-        self.digests: list[Any] = []
+        self.digests = [hashlib.sha256() for _ in members[1:]]
 
     @property
     def parts(self) -> tuple[Weight, ...]:

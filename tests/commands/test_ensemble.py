@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -253,3 +255,102 @@ def test_memory_stays_flat_however_large_the_members_are(tmp_path, method):
         check=True,
     )
     assert json.loads(done.stdout)["peak_bytes"] < 140e6
+
+
+def test_every_kind_of_tensor_goes_through(folder):
+    """Tied, half-precision, double, integer, scalar and empty ones: exact, or rounded once."""
+    from nnopt_cli.testing import small_file
+
+    small_file("one.safetensors", seed=1), small_file("two.safetensors", seed=2)
+    works("one.safetensors", "two.safetensors", "--method", "linear")
+    one, two, made = (load_file(f"{name}.safetensors") for name in ("one", "two", "one.fused"))
+    for name, value in made.items():
+        assert value.dtype == one[name].dtype
+        if value.is_floating_point():
+            want = ((one[name].double() + two[name].double()) / 2).to(value.dtype)
+            torch.testing.assert_close(value, want, rtol=0, atol=0 if value.dtype != torch.float32 else 1e-7)
+    assert (
+        works("one.safetensors", "one.safetensors", "--method", "auto", "-o", "same.safetensors")["changed"]
+        == 0
+    )
+
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "ensemble"
+
+
+@pytest.fixture
+def digits(tmp_path, monkeypatch):
+    """The example's files, in a folder of their own."""
+    pytest.importorskip("sklearn")
+    for path in EXAMPLES.iterdir():
+        if path.is_file():
+            shutil.copy(path, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+DATA = ("--arch", "net.py:build", "--data", "digits:part=train", "--val", "digits:part=test")
+
+
+def test_the_example_pair_fuses_into_something_better(digits):
+    record = works("left.pt", "right.pt", *DATA)
+    a, b, fused = (score["metrics"]["accuracy"] for score in record["evaluated"]["models"])
+    assert record["method"] == "linear"
+    assert fused >= max(a, b) + 0.01
+    assert {"nll", "ece"} <= record["evaluated"]["models"][0]["metrics"].keys()
+    assert record["evaluated"]["disagreement"][0][1] > 0
+    assert record["evaluated"]["samples"] == 360
+
+
+def test_the_example_s_unrelated_pair_teaches_what_to_do(digits):
+    said = failing("left.pt", "stranger.pt", code=1)
+    assert "--input" in said
+    record = works("left.pt", "stranger.pt", *DATA, "--input", "1x8x8", "-o", "both.pt2")
+    assert record["asked"] == "auto"
+    assert record["method"] in ("mean", "linear")
+    assert len(record["evidence"]) >= 2
+    a, b, fused = (score["metrics"]["accuracy"] for score in record["evaluated"]["models"])
+    assert fused >= max(a, b) - 0.03
+
+
+def test_a_greedy_soup_is_never_worse_on_the_choosing_data(digits):
+    """`stranger` would spoil the average, and is left out; the best member is in."""
+    members = ("left.pt", "stranger.pt", "right.pt", "start.pt")
+    record = works(*members, *DATA, "--method", "soup", "--dry-run")
+    soup = {row["member"]: row for row in record["facts"]["soup"]}
+    alone = works("left.pt", "right.pt", "--arch", "net.py:build", "--data", "digits:part=train", "--dry-run")
+    assert soup["left.pt"]["alone"] == alone["evaluated"]["models"][0]["metrics"]["accuracy"]
+    best = max(soup, key=lambda name: soup[name]["alone"])
+    assert soup[best]["taken"]
+    assert not all(row["taken"] for row in soup.values())
+    note = next(note for note in record["notes"] if note.startswith("The soup is of"))
+    assert float(note.split("choosing data ")[1].split(",")[0]) >= soup[best]["alone"] - 1e-4
+
+
+def test_fisher_weighs_each_element(digits):
+    """Every weight lies between those of the members, and is not simply their mean."""
+    record = works("left.pt", "right.pt", *DATA, "--input", "1x8x8", "--method", "fisher:samples=64")
+    a, b, fused = (score["metrics"]["accuracy"] for score in record["evaluated"]["models"])
+    assert fused >= min(a, b) - 0.02
+    made = torch.load("left.fused.pt", weights_only=True)
+    left, right = (torch.load(name, weights_only=True) for name in ("left.pt", "right.pt"))
+    for name, value in made.items():
+        low, high = torch.minimum(left[name], right[name]), torch.maximum(left[name], right[name])
+        assert (value >= low - 1e-6).all()
+        assert (value <= high + 1e-6).all()
+    assert not torch.allclose(made["1.weight"], (left["1.weight"] + right["1.weight"]) / 2, atol=1e-4)
+
+
+def test_graphs_are_averaged_as_weights_are(digits):
+    for name in ("left", "right"):
+        assert (
+            run_command(
+                "convert", f"{name}.pt", "--arch", "net.py:build", "--input", "1x8x8", "-o", f"{name}.pt2"
+            ).code
+            == 0
+        )
+    works("left.pt2", "right.pt2", "--method", "linear")
+    works("left.pt", "right.pt", "--method", "linear")
+    program = torch.export.load("left.fused.pt2")
+    for name, value in torch.load("left.fused.pt", weights_only=True).items():
+        assert torch.equal(program.state_dict[name], value)

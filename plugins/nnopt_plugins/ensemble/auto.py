@@ -95,6 +95,8 @@ def likeness(members: Members) -> list[Layer]:
             continue
         own = tuple(model.weights[name] for model in members.models)
         gram = Corresponding(name, index, first.shape, own).gram(most=LOOKED_AT)
+        if not gram.diagonal().all():
+            continue  # one is all zero, and points nowhere
         pairs = [cosine(gram, i, j) for i in range(len(own)) for j in range(i)]
         found.append(Layer(name, min(pairs)))
     return found
