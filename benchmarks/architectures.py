@@ -70,7 +70,7 @@ def row(case: Case, folder: Path, foreigner: Foreigner) -> Row:
         step, coupling = "wrong cuts", analyse(program)
         keep = half(coupling)
         out.seen = not wrong_cuts_unseen(program, cut(program, coupling, keep), coupling, keep)
-        step, out.onnx = "onnx", onnx_distance(case, small, folder / "small.onnx")
+        step, out.onnx = "onnx", onnx_distance(case, small, folder / "small.onnx") if case.onnx else 0.0
     except Exception as error:  # any failure is a line of the table
         out.failed = (
             f"{step}: {type(error).__name__}: {str(error).splitlines()[0][:90] if str(error) else ''}"

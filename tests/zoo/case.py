@@ -26,6 +26,7 @@ class Case:
         most: the largest share of parameters that may stay when half of every group's units go.
         needs: the package that `build` imports, besides torch.
         static: the index of every input whose first dimension is not the batch.
+        onnx: whether PyTorch's exporter has a form in ONNX for the network, dense or not.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Case:
     most: float = 0.7
     needs: str = ""
     static: tuple[int, ...] = ()
+    onnx: bool = True
 
 
 def module(case: Case) -> nn.Module:
@@ -76,9 +78,11 @@ def export(case: Case) -> ExportedProgram:
 def hand(cases: list[Case]) -> Callable[..., Callable[[type[nn.Module]], type[nn.Module]]]:
     """A decorator that puts hand-written networks into `cases`."""
 
-    def case(name: str, inputs: Inputs, most: float = 0.45) -> Callable[[type[nn.Module]], type[nn.Module]]:
+    def case(
+        name: str, inputs: Inputs, most: float = 0.45, **rest: Any
+    ) -> Callable[[type[nn.Module]], type[nn.Module]]:
         def put(network: type[nn.Module]) -> type[nn.Module]:
-            cases.append(Case(name, "hand", network, inputs, most))
+            cases.append(Case(name, "hand", network, inputs, most, **rest))
             return network
 
         return put
