@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from inspect import Parameter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
