@@ -44,8 +44,7 @@ def repeat(path: Path, context: Context) -> int:
         raise UsageError("--set is for recipes, and a model's record has no variables")
     made = load(path, key=context[ModelOptions].key, operators=context[ModelOptions].operators)
     plan = merged(recipe_of(made).plan({}, context.registry, ()), context)
-    source = wanted.model or _input_of(made)
-    _check_input(source, made, context)
+    source = _input_of(made, wanted.model, context)
     order = Order(
         source=source,
         reading=plan.reading.model_copy(update={"input": ()}) if source.suffix == ".pt2" else plan.reading,
@@ -94,39 +93,49 @@ def repeat(path: Path, context: Context) -> int:
     return 0 if identical else FAILED
 
 
-def _input_of(made: Model) -> Path:
-    """The input that the record names, looked for beside the model: a name in it never leads elsewhere."""
-    inputs = made.provenance.inputs
-    if len(inputs) > 1:
-        raise NnoptError(f"{made.path}: was made of {len(inputs)} models, and only passes are repeated")
-    given = inputs[0].get("path") if inputs and isinstance(inputs[0], dict) else None
-    name = PurePath(given).name if isinstance(given, str) else ""
-    beside = made.path.parent / name
-    if not name or not beside.exists():
-        raise NnoptError(
-            f"{made.path}: its input {name or '(not named)'} is not beside it",
-            "Say where it is: --model PATH.",
-        )
-    return beside
+def _input_of(made: Model, given: Path | None, context: Context) -> Path:
+    """The input that the passes began with: the one given, or the named one, looked for beside the model.
 
+    A name in a record never leads elsewhere. A program with the same weights goes before bare weights.
 
-def _check_input(source: Path, made: Model, context: Context) -> None:
-    """Refuse another input than the one that the record was made from."""
+    Raises NnoptError: it is not there, or holds other weights than the record says.
+    """
     from nnopt_cli.model.hashing import input_hash
     from nnopt_cli.model.io import load
 
     inputs = made.provenance.inputs
-    want = inputs[0].get("sha256") if inputs and isinstance(inputs[0], dict) else None
-    model = load(source, key=context[ModelOptions].key)
-    if model.provenance.steps and len(made.provenance.steps) > len(model.provenance.steps):
-        begun = made.provenance.steps[: len(model.provenance.steps)] == model.provenance.steps
-        if begun:
-            raise NnoptError(
-                f"{source}: is not the first input: {len(model.provenance.steps)} of the passes are in it",
-                "Give the model that the passes began with: --model PATH.",
-            )
-    if input_hash(model) != want:
+    if len(inputs) > 1:
+        raise NnoptError(f"{made.path}: was made of {len(inputs)} models, and only passes are repeated")
+    first = inputs[0] if inputs and isinstance(inputs[0], dict) else {}
+    said = first.get("path")
+    name = PurePath(said).name if isinstance(said, str) else ""
+    if given is not None:
+        found = [given]
+    else:
+        beside = made.path.parent / (name or "?")
+        found = [path for path in (beside.with_suffix(made.path.suffix), beside) if path.exists()]
+        found = [path for path in found if name and not path.samefile(made.path)]
+    if not found:
         raise NnoptError(
-            f"{source}: holds other weights than the input that {made.path.name} was made from",
-            "Give the right one with --model PATH.",
+            f"{made.path}: its input {name or '(not named)'} is not beside it",
+            "Say where it is: --model PATH.",
         )
+    for path in found:
+        model = load(path, key=context[ModelOptions].key, operators=context[ModelOptions].operators)
+        if input_hash(model) == first.get("sha256") and not _begun(model, made):
+            return path
+    if _begun(model, made):
+        raise NnoptError(
+            f"{path}: {len(model.provenance.steps)} of the passes are in it already",
+            "Give the model that the passes began with: --model PATH.",
+        )
+    raise NnoptError(
+        f"{path}: holds other weights than the input that {made.path.name} was made from",
+        "Give the right one with --model PATH.",
+    )
+
+
+def _begun(model: Model, made: Model) -> bool:
+    """Whether some of the passes that made `made` were done to `model` already."""
+    steps = model.provenance.steps
+    return bool(steps) and made.provenance.steps[: len(steps)] == steps

@@ -25,8 +25,7 @@ class Command(Protocol):
 
     @property
     def name(self) -> str: ...
-    @property
-    def options(self) -> tuple[type[BaseModel], ...]: ...
+    def models(self, registry: Registry) -> tuple[type[BaseModel], ...]: ...
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ def command_step(
     if name not in known:
         hint = " ".join(filter(None, (suggest(str(name), known), f"There are: {', '.join(known)}.")))
         raise UsageError(f"command: {name!r} does not follow passes in a recipe", hint)
-    models = known[name].options
+    models = known[name].models(registry)
     others = table.get("with") or []
     others = [others] if isinstance(others, str) else others
     if not isinstance(others, list) or not all(isinstance(each, str) for each in others):

@@ -21,7 +21,9 @@ PLAIN = st.one_of(
     st.integers(-(2**62), 2**62),
     st.floats(allow_nan=False, allow_infinity=False),
     TEXT,
-    st.sampled_from(["2:4", "4x4", "no", "on", "1e-3", "0x10", "1_000", "~", "null", "", "- a", "12:30:45", "="]),
+    st.sampled_from(
+        ["2:4", "4x4", "no", "on", "1e-3", "0x10", "1_000", "~", "null", "", "- a", "12:30:45", "="]
+    ),
 )
 VALUES = st.recursive(
     PLAIN, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3), max_leaves=6
@@ -48,7 +50,11 @@ def test_yaml_reads_what_the_flags_write():
 
 
 def test_toml_is_toml():
-    table = {"model": "a.pt", "vars": {"s": 0.5}, "steps": [{"pass": "prune", "x": [1, 2], "c": {"name": "a"}}]}
+    table = {
+        "model": "a.pt",
+        "vars": {"s": 0.5},
+        "steps": [{"pass": "prune", "x": [1, 2], "c": {"name": "a"}}],
+    }
     assert tomllib.loads(write_table(table, ".toml")) == table
 
 
