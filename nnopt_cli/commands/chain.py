@@ -49,6 +49,7 @@ class Order:
         dry_run: write nothing.
         tag: a word at the end of the usual output's name.
         like: the file whose kind the result takes, where that is not the output's.
+        nowhere: with `dry_run`, that there is no place for the result that would have to be free.
     """
 
     source: Path | None
@@ -59,6 +60,7 @@ class Order:
     dry_run: bool = False
     tag: str = ""
     like: Path | None = None
+    nowhere: bool = False
 
     @property
     def words(self) -> str:
@@ -101,7 +103,8 @@ def run_chain(order: Order, run: Run, registry: Registry, work: Workshop | None 
     path = order.output or default_output(before.path, order.words)
     reshapes = any(link.method.reshapes for link in order.links)
     order.links[0].method.check(before)
-    if order.output or before.rung != "graph" or not reshapes:  # the suffix may change
+    fixed = order.output or before.rung != "graph" or not reshapes  # else the suffix may yet change
+    if fixed and not order.nowhere:
         check_place(before, path, force=order.force)
     run.output = None if order.dry_run else path
     kind = (order.like or path).suffix.lower()
@@ -117,7 +120,7 @@ def run_chain(order: Order, run: Run, registry: Registry, work: Workshop | None 
             after = _made_from(after, before, measured)
         if after.structure_changed or after.container.format == "pt2":
             path = order.output or default_output(before.path, order.words, ".pt2")
-        if order.dry_run:
+        if order.dry_run and not order.nowhere:
             check_place(after, path, force=order.force)
         target = None if order.dry_run else path
         saved = save(after, target, run=run, force=order.force, results=steps[-1].facts)

@@ -53,6 +53,7 @@ def repeat(path: Path, context: Context) -> int:
         force=out.force,
         dry_run=out.dry_run or out.output is None,
         like=path,
+        nowhere=out.output is None,
     )
     chained = run_chain(order, run, context.registry)
     if made.provenance.version != __version__:
