@@ -6,8 +6,10 @@ import errno
 import json
 import math
 import os
+import re
 import signal
 import sys
+import textwrap
 import threading
 import traceback
 from collections.abc import Iterator
@@ -27,6 +29,7 @@ from nnopt_cli.plugin.registry import Registry
 from nnopt_cli.report.text import printable
 
 _NOTHING = object()
+_BREAK = re.compile(r"\n(?=  )")  # lines of a list; any other newline is part of a name, and is escaped
 
 
 @dataclass
@@ -115,10 +118,16 @@ def _tell(message: str, hint: str | None, cause: BaseException | None) -> None:
     if cause is not None:
         traceback.print_exception(cause)
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    lines = "\n       ".join(map(printable, message.split("\n")))
-    console.print(Text.assemble(("error: ", "bold red"), lines))
-    if hint:
-        console.print(Text("       " + printable(hint)))
+    head = Text("error: ", "bold red")
+    paragraphs = _BREAK.split(message) + ([hint] if hint else [])
+    for paragraph in paragraphs:
+        shown = [printable(paragraph)]
+        if console.is_terminal:  # a path stays whole, however long, to be copied
+            room = max(20, console.width - len(head))
+            shown = textwrap.wrap(shown[0], room, break_long_words=False, break_on_hyphens=False)
+        for line in shown:
+            console.print(head + Text(line))
+            head = Text(" " * len(head))
 
 
 def _try_to_print(document: object) -> None:

@@ -248,7 +248,7 @@ def test_the_name_of_an_output_folder(tmp_path, monkeypatch):
         (["inspect"], "MODEL"),
         (["prune", "x", "--sparsty", "1"], "--sparsity"),
         (["prune", "x", "--device", "tpu"], "--device 'tpu': must be auto, cpu, cuda, cuda:N or mps"),
-        (["prune", "x", "--threads", "0"], "--threads '0': must be greater than or equal to 1"),
+        (["prune", "x", "--threads", "0"], "--threads '0': must be at least 1"),
         (["prune", "x", "--seed", str(2**64)], "--seed"),
         (["prune", "x", "-v", "-q"], "contradict"),
         (["prune", "x", "--criterion", "magntude"], "Did you mean 'magnitude'"),

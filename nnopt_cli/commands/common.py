@@ -118,7 +118,9 @@ class Context:
         return found
 
     def path(self, name: str) -> Path:
-        """The argument `name` as a path."""
+        """The argument `name` as a path. Raises UsageError for an empty one, which would be this folder."""
+        if not self.arguments[name]:
+            raise UsageError(f"{name.upper()} is empty", "Give the name of a file.")
         return Path(self.arguments[name])
 
     @property

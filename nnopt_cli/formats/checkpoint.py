@@ -34,6 +34,7 @@ class Container:
         tree: for pickled formats, the inert object tree (dicts, lists, numbers, strings, `Leaf`s).
         metadata: string metadata of the file other than nnopt's own.
         shards: for a sharded checkpoint, tensor name -> the shard's file name.
+        index: what the shard index says of the model beside that, as JSON holds it.
         companions: for a folder, other files that belong to the model (configuration, tokenizer).
         rebuilt: True where the file held objects and only their tensors were taken; the output is then
             a plain state dict.
@@ -48,6 +49,7 @@ class Container:
     tree: Any = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     shards: Mapping[str, str] | None = None
+    index: Mapping[str, Any] = field(default_factory=dict)
     companions: tuple[Path, ...] = ()
     rebuilt: bool = False
     archive: Any = None

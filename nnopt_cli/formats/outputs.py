@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from nnopt_cli.errors import UsageError
 from nnopt_cli.formats.checkpoint import Checkpoint, Container, Leaf
@@ -34,6 +34,7 @@ class Output:
     Attributes:
         layouts: the files with tensors, by name; a single file's name is empty.
         index: name of the shard index, if there is one.
+        metadata: what the index says of the model, other than what is written anew.
         shard_of: stored tensor name -> file name, for the index.
         companions: files to copy along.
         notes: what the user should know about what was left out.
@@ -41,6 +42,7 @@ class Output:
 
     layouts: Mapping[str, Layout]
     index: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
     shard_of: Mapping[str, str] = field(default_factory=dict)
     companions: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
@@ -48,7 +50,8 @@ class Output:
     def index_text(self, strings: Mapping[str, str]) -> bytes:
         """The index file: which tensor is in which shard, and the record."""
         total = sum(slot.weight.nbytes for layout in self.layouts.values() for slot in layout.slots)
-        table = {"metadata": {"total_size": total, **strings}, "weight_map": dict(self.shard_of)}
+        said = {**self.metadata, "total_size": total, **strings}
+        table = {"metadata": said, "weight_map": dict(self.shard_of)}
         return (json.dumps(table, indent=2) + "\n").encode()
 
 
@@ -127,7 +130,8 @@ def _sharded(
     index = _index_name(container, torch) if len(layouts) > 1 or "-of-" in next(iter(layouts), "") else None
     taken = {*layouts, index}
     companions = tuple(path for path in container.companions if path.name not in taken)
-    return Output(layouts, index, {name: shard_of[name] for name in stored}, companions, notes)
+    placed = {name: shard_of[name] for name in stored}
+    return Output(layouts, index, container.index, placed, companions, notes)
 
 
 def _index_name(container: Container, torch: bool) -> str:

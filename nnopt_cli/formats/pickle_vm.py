@@ -62,7 +62,7 @@ class Machine:
             while (op := byte()) != _STOP:
                 spend(1)
                 if (step := table.get(op)) is None:
-                    raise MalformedError(f"{bytes([op])!r} is not an instruction of a pickle")
+                    raise MalformedError(f"byte 0x{op:02x} is not an instruction of a pickle")
                 step(self)
             return self.stack.pop()
         except IndexError:

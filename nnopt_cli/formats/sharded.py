@@ -8,7 +8,9 @@ each name of a shard in the index.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,6 +25,7 @@ ReadShard = Callable[[Path], tuple[str, dict[str, Weight], Mapping[str, str], tu
 _INDEX_BYTES = 64 << 20
 _COMPANION_BYTES = 64 << 20
 _INDEX = ".index.json"
+_SHARD = re.compile(r"-\d{5}-of-\d{5}\.")
 _USUAL = (  # in the order in which transformers and diffusers look for them
     "model.safetensors",
     "model.safetensors.index.json",
@@ -70,7 +73,10 @@ def read_index(index: Path, folder: Path, read_shard: ReadShard, named: Path | N
         raise UnreadableError(f"{index}: the index {error}", "Download it again.") from error
     for shard in wanted:
         _check_inside(folder, shard, index)
-    return _joined(named or index, folder, wanted, (index,), read_shard)
+    read = _joined(named or index, folder, wanted, (index,), read_shard)
+    said = table.get("metadata")
+    kept = {key: said[key] for key in said if not key.startswith("nnopt.")} if isinstance(said, dict) else {}
+    return replace(read, container=replace(read.container, index=kept))
 
 
 def _by_shard(table: Any) -> dict[str, list[str] | None]:
@@ -175,6 +181,11 @@ def _undecided(folder: Path, found: list[str]) -> UnreadableError:
         return UnreadableError(
             f"{folder}: no model in this folder: no index, and no .safetensors, .bin, .pt or .pth file",
             "Give the model file itself if it has another name.",
+        )
+    if len({name for name in found if _SHARD.search(name)}) > 1:
+        return UnreadableError(
+            f"{folder}: holds {len(found)} shards, and not the index that says what is in which",
+            "Download the file that ends in .index.json, too, into the same folder.",
         )
     names = ", ".join(found[:8]) + (", …" if len(found) > 8 else "")
     return UnreadableError(

@@ -22,6 +22,7 @@ _TEXT_PICKLE = re.compile(
     rb"\((dp|lp|i|c)\d*|c(__builtin__|builtins|copy_reg|collections|numpy|torch)|[\]}]q"
 )
 
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]{1,8}:/", re.IGNORECASE)  # a path has lost one of its slashes
 _OTHER: tuple[tuple[bytes, str, str], ...] = (
     (
         b"version https://git-lfs",
@@ -154,11 +155,23 @@ def _tar(file: InputFile, head: bytes) -> UnreadableError:
 
 
 def _missing(path: Path) -> UnreadableError:
+    if _ADDRESS.match(str(path)):
+        return UnreadableError(
+            f"{path}: is an address, and nnopt reads files of this machine",
+            "Download it first: `curl -LO URL`, or `hf download OWNER/MODEL --local-dir FOLDER`.",
+        )
     try:
         names = [entry.name for entry in islice(os.scandir(path.parent), 10_000)]
     except OSError:
-        return UnreadableError(f"{path}: no such file, and no folder {path.parent}")
-    close = get_close_matches(path.name, names, n=3, cutoff=0.6)
+        hub = len(path.parts) == 2 and not path.suffix
+        return UnreadableError(
+            f"{path}: no such file, and no folder {path.parent}",
+            f"For a model of the Hugging Face hub: `hf download {path} --local-dir {path.name}`."
+            if hub
+            else "Check the name and the folder.",
+        )
+    folded = {name.lower(): name for name in names}
+    close = [folded[name] for name in get_close_matches(path.name.lower(), folded, n=3, cutoff=0.6)]
     return UnreadableError(
         f"{path}: no such file",
         f"Did you mean {' or '.join(close)}?" if close else "Check the name and the folder.",

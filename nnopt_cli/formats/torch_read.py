@@ -67,7 +67,9 @@ def read_archive(file: InputFile, members: Mapping[str, Member]) -> Tree:
     if order is not None and (said := file.read(order.start, min(order.size, 16))) != b"little":
         if said == b"big":
             raise big_endian(Source(file, 0, 0))
-        raise UnreadableError(f"{file.path}: its byte order is {said!r}, which is neither little nor big")
+        raise UnreadableError(
+            f"{file.path}: its byte order is {said.decode('latin-1')!r}, neither little nor big"
+        )
     pickled = members[f"{root}data.pkl"]
     if not pickled.stored:
         raise compressed(file, pickled)

@@ -2,6 +2,7 @@
 
 A checkpoint is whatever its author put into it. A state dict is a dict with text keys most of whose
 values are tensors, or a pickled module, at most three levels down. An optimizer's state is neither.
+Where there is no such thing, a dict that holds some tensors beside other things is one.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _DEPTH = 3  # levels of entries in which a state dict is looked for
 _NESTING = 300  # levels of anything: whoever walks a tree by recursion survives it
 _OPTIMIZER = re.compile(r"(.*optim.*|opts?|opt_states?|opt_[gd])", re.IGNORECASE)
 _TENSORS = (Leaf, Refused, NdArray)
+_EXTRA = "_extra_state"  # what torch.nn.Module.get_extra_state returned, beside the module's tensors
 _DONE = object()
 
 
@@ -82,12 +84,17 @@ def candidates(root: Any, script: bool = False) -> list[Candidate]:
         tensors = script_tensors(root)
         return [Candidate((), tensors, root, False, class_of(root))] if tensors else []
     found: list[Candidate] = []
-    _search(root, (), True, found, set())
-    solid = [candidate for candidate in found if candidate.substantial]
-    return solid or found
+    for share in (0.5, 0.0):  # of tensors among the values
+        found = []
+        _search(root, (), True, found, set(), share)
+        if solid := [candidate for candidate in found if candidate.substantial]:
+            return solid
+    return found
 
 
-def _search(node: Any, key: tuple[str, ...], plain: bool, found: list[Candidate], seen: set[int]) -> None:
+def _search(
+    node: Any, key: tuple[str, ...], plain: bool, found: list[Candidate], seen: set[int], share: float
+) -> None:
     """Add the candidates at and below `node`, each object once."""
     if id(node) in seen:
         return
@@ -99,8 +106,8 @@ def _search(node: Any, key: tuple[str, ...], plain: bool, found: list[Candidate]
     below: list[Candidate] = []
     for step, value in entries(node) if len(key) < _DEPTH else ():
         if not is_optimizer_entry(step, value):
-            _search(value, (*key, step), plain and isinstance(node, dict), below, seen)
-    own = _state_dict(node, key, plain)
+            _search(value, (*key, step), plain and isinstance(node, dict), below, seen, share)
+    own = _state_dict(node, key, plain, share)
     named = any(c.key[-1] in _MODEL for c in below if c.key)
     if own is not None and not named and len(own.tensors) > max((len(c.tensors) for c in below), default=0):
         found.append(own)
@@ -108,12 +115,13 @@ def _search(node: Any, key: tuple[str, ...], plain: bool, found: list[Candidate]
         found.extend(below)
 
 
-def _state_dict(node: Any, key: tuple[str, ...], plain: bool) -> Candidate | None:
-    """`node` as a state dict, if most of its values are tensors."""
+def _state_dict(node: Any, key: tuple[str, ...], plain: bool, share: float) -> Candidate | None:
+    """`node` as a state dict, if more than `share` of its values are tensors; extra states do not count."""
     if not isinstance(node, dict):
         return None
     tensors = tensors_of(node)
-    if not tensors or 2 * len(tensors) <= len(node):
+    extra = sum(1 for name in node if isinstance(name, str) and name.endswith(_EXTRA) and name not in tensors)
+    if not tensors or len(tensors) <= share * (len(node) - extra):
         return None
     proper = not any(isinstance(node[name], NdArray) for name in tensors)
     return Candidate(key, tensors, node, plain and proper)

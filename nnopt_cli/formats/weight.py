@@ -248,6 +248,11 @@ class MappedWeight(Weight):
         self._parent.read_into(out, start, tap)
         before = MemoryWeight(self.name, self.dtype, out.reshape(self.shape)).torch()
         after = self._fn(self.name, before)
+        if not isinstance(after, type(before)):
+            raise NnoptError(
+                f"{self.name}: the pass made {type(after).__name__} out of it, not a tensor",
+                "The function given to map() has to return the new tensor.",
+            )
         if tuple(after.shape) != self.shape or after.dtype != before.dtype:
             raise NnoptError(
                 f"{self.name}: the pass made {after.dtype} {list(after.shape)} out of "

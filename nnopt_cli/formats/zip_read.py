@@ -146,7 +146,9 @@ def _located(file: InputFile, entries: list[_Entry], limit: int) -> dict[str, Me
         try:
             name = entry.name.decode()
         except UnicodeDecodeError:
-            raise _broken(file, f"the name of a member is not UTF-8 ({entry.name[:40]!r})") from None
+            raise _broken(
+                file, f"the name of a member is not UTF-8 ({entry.name[:40].decode('latin-1')!r})"
+            ) from None
         if entry.flags & 1:
             raise UnreadableError(f"{file.path}: its member {name!r} is encrypted", "Decrypt it first.")
         if entry.name in found:

@@ -176,7 +176,7 @@ def _misfit(
         hint = f"No name fits: the file looks like another architecture. {hint}"
     elif shapes and not (missing or unexpected):
         hint = f"Names fit and sizes do not: often another number of classes, or another width. {hint}"
-    return NnoptError("\n".join(lines), hint)
+    return NnoptError("\n  ".join(lines), hint)
 
 
 def _block(title: str, names: Sequence[str], others: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def content_hash(model: Model, tallies: Mapping[str, Tally] | Mapping[str, Stats]) -> str:
-    """sha256 over every tensor's name, dtype, shape and own sha256."""
+    """sha256 over every tensor's name, dtype, shape and own sha256, under each name of tied ones."""
     return hash_of(model, {name: tally.sha256 for name, tally in tallies.items()})
 
 
@@ -33,7 +33,9 @@ def input_hash(model: Model) -> str:
 def hash_of(model: Model, digests: Mapping[str, str]) -> str:
     """The content hash from the sha256 of every tensor, by the first of its names."""
     digest = hashlib.sha256()
-    for name in sorted(digests):
+    known = {id(model.weights[name]): own for name, own in digests.items()}
+    for name in sorted(model.weights):  # tied or stored twice, it is the same under each of its names
         weight = model.weights[name]
-        digest.update(f"{name}\t{weight.dtype}\t{list(weight.shape)}\t{digests[name]}\n".encode())
+        own = known[id(weight)]
+        digest.update(f"{name}\t{weight.dtype}\t{list(weight.shape)}\t{own}\n".encode())
     return digest.hexdigest()

@@ -165,7 +165,7 @@ class Model:
 
     def edit(self, edits: Mapping[str, ChunkEdit]) -> Model:
         """Apply a `ChunkEdit` to each named tensor when it is read or saved (tied names follow)."""
-        return self._replace({name: self.weights[name].edited(edit) for name, edit in edits.items()})
+        return self._replace({name: self._named(name).edited(edit) for name, edit in edits.items()})
 
     def map(
         self,
@@ -177,8 +177,15 @@ class Model:
         `fn` runs when the tensor is read or saved, so only one tensor per thread is in memory; it
         must return the same shape and dtype. Tied names are computed once.
         """
-        chosen = self.unique() if names is None else {name: self.weights[name] for name in names}
+        chosen = self.unique() if names is None else {name: self._named(name) for name in names}
         return self._replace({name: weight.mapped(fn) for name, weight in chosen.items()})
+
+    def _named(self, name: str) -> Weight:
+        if name not in self.weights:
+            from nnopt_cli.model.naming import suggest
+
+            raise NnoptError(f"{self.path}: has no tensor {name!r}", suggest(name, self.weights) or None)
+        return self.weights[name]
 
     def _replace(self, new: Mapping[str, Weight]) -> Model:
         swap = {id(self.weights[name]): weight for name, weight in new.items()}

@@ -115,7 +115,10 @@ def match(names: Iterable[str], glob: str) -> list[str]:
 
 def suggest(word: str, options: Iterable[str]) -> str:
     """`Did you mean 'x'?` with up to three options close to `word`, or an empty string."""
-    near = difflib.get_close_matches(word, list(options)[:20_000], n=3, cutoff=0.6)
+    known: dict[str, str] = {}
+    for option in list(options)[:20_000]:
+        known.setdefault(option.lower(), option)  # a wrong case is the closest match of all
+    near = [known[found] for found in difflib.get_close_matches(word.lower(), known, n=3, cutoff=0.6)]
     return f"Did you mean {' or '.join(repr(option) for option in near)}?" if near else ""
 
 

@@ -14,6 +14,8 @@ from nnopt_cli.errors import UsageError
 from nnopt_cli.model.naming import suggest
 from nnopt_cli.plugin.component import Component
 
+_OWN = Path(__file__).parents[1]  # a place in nnopt itself tells the user nothing
+
 
 def load_class(kind: str, module: str, attribute: str) -> type[Component]:
     """The component class `attribute` of `module` (`….py`, or a dotted name). This runs the user's code.
@@ -54,7 +56,8 @@ def describe(error: BaseException) -> str:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
-    if trace is None or isinstance(error, ImportError):
+    ours = trace is not None and Path(trace.tb_frame.f_code.co_filename).is_relative_to(_OWN)
+    if trace is None or ours or isinstance(error, ImportError):
         return text
     return f"{text} ({Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno})"
 

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from nnopt_cli.errors import UsageError
 from nnopt_cli.model.naming import suggest
-from nnopt_cli.plugin.fields import key_of, limits, shape
+from nnopt_cli.plugin.fields import bounds_in_words, key_of, limits, shape
 
 
 def explain(error: ValidationError, model: type[BaseModel], *, flags: bool, subject: str = "") -> UsageError:
@@ -42,13 +42,34 @@ def _one(detail: Mapping[str, Any], model: type[BaseModel], flags: bool) -> tupl
         return unknown_option(field, model)
     if kind == "missing":
         return f"{label} is required", info.description or ""
-    shown = repr(value) if isinstance(value, str) else str(value)
+    shown = _shown(value)
     choices = shape(info).choices
     if choices and kind in ("literal_error", "enum"):
         return f"{label} {shown}: must be one of {', '.join(choices)}", suggest(str(value), choices)
     allowed = limits(info)
+    if kind in _NUMBERS or kind in _RANGES:
+        words = [_NUMBERS[kind]] if kind in _NUMBERS else []
+        return f"{label} {shown}: must be {', '.join([*words, *bounds_in_words(info)])}", ""
     beside = f" (allowed: {allowed})" if allowed and kind != "value_error" else ""
     return f"{label} {shown}: {_said(detail)}{beside}", ""
+
+
+_NUMBERS = {
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a number of fewer digits",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+}
+_RANGES = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
+_SHOWN = 60  # characters of a value
+
+
+def _shown(value: object) -> str:
+    """What was given, as it was written, and not without end."""
+    parts = value if isinstance(value, (list, tuple)) else [value]
+    text = ", ".join(repr(part) if isinstance(part, str) else str(part) for part in parts)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 
 def unknown_option(key: str, model: type[BaseModel]) -> tuple[str, str]:

@@ -98,6 +98,13 @@ def limits(info: FieldInfo) -> str:
     return ", ".join([f"{low}x{high}"] * bool(low or high) + rest)
 
 
+def bounds_in_words(info: FieldInfo) -> list[str]:
+    """The allowed range as parts of a sentence: `above 0`, `at most 1`."""
+    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+    found = ((getattr(bound, key, None), word) for bound in info.metadata for key, word in words.items())
+    return [f"{word} {value}" for value, word in found if value is not None]
+
+
 _BOUNDS = {
     "ge": "{}<=",
     "gt": "{}<",

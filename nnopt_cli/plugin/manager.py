@@ -143,7 +143,8 @@ def _components(module: object, name: str) -> tuple[type[Component], ...]:
         manager.register(module, name)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        raise NnoptError(f"{' '.join(str(error).split())}; the hook is {HOOK}()") from error
+        said = re.sub(r" in plugin <.*>$", "", " ".join(str(error).split()))  # where it lies tells nothing
+        raise NnoptError(f"{said}; the hook is {HOOK}()") from error
     if not manager.hook.nnopt_components.get_hookimpls():
         close = suggest(HOOK, [key for key in dir(module) if key != HOOK])
         marked = f"is {HOOK} marked with @nnopt_cli.hookimpl?" if hasattr(module, HOOK) else ""

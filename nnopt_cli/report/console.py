@@ -23,8 +23,9 @@ EXTREMES = 5  # sparsest and densest tensors that are shown
 KINDS_SHOWN = 4  # kinds of tensor named per reason
 ZEROS = (
     "Zeros by themselves make no dense file smaller and no dense kernel faster. The file compresses "
-    "better (zip, zstd), and 2:4 sparsity can run on the sparse kernels of recent NVIDIA GPUs; what "
-    "makes a dense model smaller and faster is to remove whole channels."
+    "better (zip, zstd), and 2:4 sparsity can run on the sparse kernels of recent NVIDIA GPUs. "
+    "`nnopt prune --granularity channel` makes a model smaller and faster: it needs the graph, that is "
+    "a .pt2, or --arch and --input."
 )
 
 

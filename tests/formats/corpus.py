@@ -251,7 +251,7 @@ CASES: dict[str, tuple[bytes | Callable[[Path], Path], str]] = {
     "bad-name.pt": (directory_field(46, b"\xff"), "is not UTF-8"),
     "members.pt": (many_members(300_000), "it claims 300000 members"),
     "big-endian.pt": (archive(_W, **{"a/byteorder": b"big"}), "saved on a big-endian machine"),
-    "odd-endian.pt": (archive(_W, **{"a/byteorder": b"pdp"}), "its byte order is b'pdp'"),
+    "odd-endian.pt": (archive(_W, **{"a/byteorder": b"pdp"}), "its byte order is 'pdp'"),
     "no-storage.pt": (archive(state_dict(w=tensor(persistent("7")))), "there is no a/data/7"),
     "short-storage.pt": (archive(_W, data=DATA[:8]), "storage '0' claims 16 bytes"),
     "escape.pt": (
@@ -301,7 +301,7 @@ CASES: dict[str, tuple[bytes | Callable[[Path], Path], str]] = {
     # pickles
     "cut-pickle.pkl": (b"\x80\x02}q\x00(X\x05\x00\x00\x00ab", _STORED + "it ends at byte"),
     "no-stop.pkl": (b"\x80\x02}q\x00", _STORED + "it ends at byte 5"),
-    "opcode.pkl": (b"\x80\x02\xfe.", "b'\\xfe' is not an instruction"),
+    "opcode.pkl": (b"\x80\x02\xfe.", "byte 0xfe is not an instruction"),
     "underflow.pkl": (b"\x80\x02R.", "it takes a value from an empty stack"),
     "no-mark.pkl": (b"\x80\x02t.", "it closes a list that it never opened"),
     "memo.pkl": (b"\x80\x02h\x05.", "it refers to a value that it never stored"),

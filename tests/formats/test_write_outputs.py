@@ -18,6 +18,7 @@ from nnopt_cli.formats import outputs
 from nnopt_cli.formats.checkpoint import Leaf
 from nnopt_cli.formats.inert import Ordered, Placeholder
 from nnopt_cli.formats.outputs import form_of
+from nnopt_cli.formats.read import read
 
 
 def container(path: str, kind: str = "torch", **more):
@@ -263,3 +264,17 @@ def test_memory_does_not_grow_with_the_model(tmp_path):
 def test_memory_does_not_grow_with_the_model_when_it_is_written(tmp_path, kind, name):
     assert extra_memory(tmp_path, 128, kind, str(tmp_path / name)) < 20e6  # of 2 GB
     (tmp_path / name).unlink()
+
+
+def test_what_an_index_says_beside_its_map_stays(tmp_path):
+    names = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    save(sharded(tmp_path / "in", "safetensors", names, "model.safetensors.index.json"), tmp_path / "a")
+    path = tmp_path / "a" / "model.safetensors.index.json"
+    table = json.loads(path.read_text())
+    table["metadata"] = {"total_size": 1, "origin": "somewhere", "notes": [1, None], "nnopt.old": "x"}
+    path.write_text(json.dumps(table))
+    save(read(tmp_path / "a"), tmp_path / "out")
+    said = json.loads((tmp_path / "out" / path.name).read_text())["metadata"]
+    assert said["total_size"] > 1
+    assert {key: said[key] for key in ("origin", "notes")} == {"origin": "somewhere", "notes": [1, None]}
+    assert "nnopt.old" not in said

@@ -101,7 +101,7 @@ def vague_facts(self, model, run):
         (a_pass(keep, __annotations__={"x": Any}, x=option(1, help="x")), "needs a type"),
         (
             a_pass(keep, __annotations__={"x": int}, x=option("no", help="x")),
-            "x 'no': must be a valid integer",
+            "x 'no': must be a whole number",
         ),
         (a_pass(keep, __annotations__={"force": bool}, force=option(False, help="x")), "--force"),
         (a_pass(keep, model_config={"frozen": False}), "frozen"),

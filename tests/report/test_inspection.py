@@ -75,6 +75,11 @@ def test_the_hash_ignores_order_and_names_data_dtype_and_shape() -> None:
     tensors = state_dict()
     first = inspect_model(in_memory(tensors), Run()).sha256
     assert inspect_model(in_memory(dict(reversed(tensors.items()))), Run()).sha256 == first
+    one = tensors[next(iter(tensors))]
+    tied, apart = in_memory({**tensors, "again": one}), in_memory({**tensors, "again": one.clone()})
+    tied = replace(tied, weights={**tied.weights, "again": tied.weights[next(iter(tensors))]})
+    assert len(tied.unique()) < len(apart.unique())
+    assert inspect_model(tied, Run()).sha256 == inspect_model(apart, Run()).sha256 != first
     name = "embed_tokens.weight"
     for other in (tensors[name] + 1, tensors[name].double(), tensors[name].reshape(8, 30)):
         assert inspect_model(in_memory({**tensors, name: other}), Run()).sha256 != first

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import model_validator
 
@@ -43,11 +43,14 @@ class Block(Grouping):
 
     @classmethod
     def from_short(cls, text: str) -> Self | None:
-        found = re.fullmatch(r"(\d+)x(\d+)", text)
+        found = re.fullmatch(r"(\d{1,40})x(\d{1,40})", text)
         return cls(rows=int(found[1]), columns=int(found[2])) if found else None
 
     def spec(self) -> str:
         return f"{self.rows}x{self.columns}"
+
+    def table(self) -> dict[str, Any]:
+        return {"name": self.name, "rows": self.rows, "columns": self.columns}  # a record names them always
 
     def unit(self, shape: tuple[int, ...]) -> int:
         return self._size(shape)[0] * math.prod(shape[1:])
@@ -93,11 +96,14 @@ class NM(Pattern):
 
     @classmethod
     def from_short(cls, text: str) -> Self | None:
-        found = re.fullmatch(r"(\d+):(\d+)", text)
+        found = re.fullmatch(r"(\d{1,40}):(\d{1,40})", text)
         return cls(n=int(found[1]), m=int(found[2])) if found else None
 
     def spec(self) -> str:
         return f"{self.n}:{self.m}"
+
+    def table(self) -> dict[str, Any]:
+        return {"name": self.name, "n": self.n, "m": self.m}  # a record names them always
 
     def unit(self, shape: tuple[int, ...]) -> int:
         kernel, inputs = math.prod(shape[2:]), shape[1]
