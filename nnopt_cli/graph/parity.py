@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 STYLES = ("noise", "noise with all flags set", "positive values", "large values")
 _RESPONSE = 4.0  # a difference must be so many times smaller than what the inputs change
 _FLAT = 1e-6  # of the largest output: what changes less than that is as good as constant
-SNR, TOP1 = 10.0, 0.8  # what a quantized model must reach: decibels, share of equal choices
+SNR, TOP1 = 12.0, 0.8  # what a quantized model must reach: decibels, share of equal choices
 _MARKED = 1e-3  # of the spread of the logits: where two choices are nearer, either is right
 
 Measure = Literal["difference", "noise"]
@@ -245,7 +245,7 @@ def _first(
             return f"{_at(sizes)}{why}"
         if measure == "difference" and not found.difference <= work.tolerance:
             return _differs(work, found, sizes)
-        silent = _silent(work.want, found)
+        silent = _silent(work.want, found, measure)
         if silent is None:
             return style, found
         work.trials.pop()  # agreement there proves nothing
@@ -281,7 +281,7 @@ def _differs(work: _Work, found: _Found, sizes: dict[str, int]) -> str:
     return f"{_at(sizes)}its output {name} {size} and {work.tolerance:g} is allowed"
 
 
-def _silent(want: Side, found: _Found) -> str | None:
+def _silent(want: Side, found: _Found, measure: Measure) -> str | None:
     """Why agreement would prove nothing: an output that is not finite, flat, or the same for both inputs."""
     for index, name in enumerate(want.outputs):
         if index in want.fixed:
@@ -298,7 +298,8 @@ def _silent(want: Side, found: _Found) -> str | None:
             return f"the output {name} is the same"
         if len(one[finite]) > 1 and float(one[finite].max() - one[finite].min()) <= _FLAT * scale:
             return f"the output {name} is all equal"
-        if found.difference * _RESPONSE > response and found.difference > _FLAT:
+        near = found.difference * _RESPONSE > response and found.difference > _FLAT
+        if near and measure == "difference":
             gap = f"{found.difference:.1g}"
             return f"the output {name} changes by {response:.1g} only, and the two differ by {gap}"
     return None

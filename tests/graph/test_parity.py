@@ -244,7 +244,7 @@ def test_noise_is_measured_where_few_bits_are_right(program, home):
     assert not against(program, path).passed
     found = against(program, path, measure="noise")
     assert found.passed, found.fault
-    assert 10 < found.snr < 80
+    assert 12 < found.snr < 80
 
 
 def test_noise_above_the_signal_is_refused(program, home):

@@ -92,13 +92,13 @@ class Onnx(SixteenBit):
     def _convert(self, plain: Path, path: Path, model: Model, job: Job, limit: int) -> None:
         from nnopt_plugins.export import precision, quantize
 
-        if self.dtype:
-            made, islands = precision.converted(plain, self.dtype)
-            job.run.note(islands)
-            quantize.save(made, path, limit)
-            return
         try:
-            if self.quantize == "weights":
+            if self.dtype:
+                made, islands = precision.converted(plain, self.dtype)
+                job.run.note(islands)
+                quantize.save(made, path, limit)
+                precision.check_loads(path)
+            elif self.quantize == "weights":
                 made, count = quantize.weights_only(plain, self.per_channel)
                 job.run.note(f"{count} weights are stored as 8-bit integers; everything is computed in fp32.")
                 quantize.save(made, path, limit)
@@ -113,9 +113,10 @@ class Onnx(SixteenBit):
                 quantize.static(plain, path, feeds, self.calibration, self.per_channel, limit)
         except (NnoptError, OSError):
             raise
-        except Exception as error:  # the quantizer raises whatever its parts do
+        except Exception as error:  # converter and quantizer raise whatever their parts do
             text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            raise NnoptError(f"--quantize {self.quantize}: this model cannot be quantized: {text}") from error
+            what = f"--dtype {self.dtype}" if self.dtype else f"--quantize {self.quantize}"
+            raise NnoptError(f"{what}: this model cannot be converted: {text}") from error
 
     def verify(self, model: Model, path: Path, job: Job) -> Parity:
         """`onnx.checker`, then ONNX Runtime against PyTorch."""

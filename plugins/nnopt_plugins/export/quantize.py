@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,28 @@ def load(path: Path) -> onnx.ModelProto:
     import onnx
 
     return without_shapes(onnx.load(path))
+
+
+def with_own_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with a copy of the weight for every `Gemm` that shares one, changed in place.
+
+    The quantizer turns the weight of each `Gemm` around where it lies: one that two of them share, as equal
+    layers do, would be turned twice.
+    """
+    import onnx
+
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    readers = Counter(name for node in model.graph.node for name in node.input if name in weights)
+    for index, node in enumerate(model.graph.node):
+        if node.op_type != "Gemm" or readers[node.input[1]] < 2:
+            continue
+        copy = onnx.TensorProto()
+        copy.CopyFrom(weights[node.input[1]])
+        copy.name = f"{node.input[1]}_of_{index}"
+        model.graph.initializer.append(copy)
+        readers[node.input[1]] -= 1  # the last one keeps it
+        node.input[1] = copy.name
+    return model
 
 
 def save(model: onnx.ModelProto, path: Path, limit: int) -> None:
@@ -114,7 +137,7 @@ def dynamic(path: Path, target: Path, per_channel: bool, limit: int) -> None:
     """Matrix products in int8; the ranges of activations are taken as they come."""
     from onnxruntime.quantization import QuantType, quantize_dynamic  # type: ignore[import-untyped]
 
-    model = load(path)
+    model = with_own_weights(load(path))
     with _quiet():
         quantize_dynamic(
             model,
@@ -154,7 +177,7 @@ def static(
         "percentile": CalibrationMethod.Percentile,
         "entropy": CalibrationMethod.Entropy,
     }[calibration]
-    model = load(path)
+    model = with_own_weights(load(path))
     with _quiet():
         quantize_static(
             model,
