@@ -6,7 +6,7 @@ Ainsworth, Hayase, Srinivasa: Git Re-Basin, ICLR 2023, arXiv:2209.04836: section
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 Gains = npt.NDArray[np.float64]  # units x units: what is gained where unit i gets the weights of unit j
 _SWEEPS = 100  # over all groups; matching ends long before
+_ROUNDS = 20  # of activations and weights together, which nothing forces to end
 
 
 def match_weights(
@@ -88,6 +89,17 @@ class _WeightMatch:
         self.order = proposed
         return True
 
+    def refine(self, alike: Mapping[int, Gains], weights: float) -> None:
+        """Match every group in turn by activations and weights, until nothing changes."""
+        for _ in range(_ROUNDS if weights else 0):
+            before = self.order.source
+            for group in self.groups:
+                found = _scaled(self._gains(group, list(self._members(group)))) * weights
+                found = found + _scaled(alike.get(int(group.classes[0]), np.zeros(())))
+                self.order = self.order.with_group(group, best(found))
+            if np.array_equal(before, self.order.source):
+                break
+
     def _members(self, group: Group) -> Iterator[Member]:
         return (member for member in group.members if member.parameter in self._pairs)
 
@@ -133,6 +145,11 @@ def _own_parameters(program: ExportedProgram, coupling: Coupling) -> list[str]:
     return out
 
 
+def _scaled(gains: Gains) -> Gains:
+    out: Gains = gains / max(float(np.abs(gains).max()), 1e-30)
+    return out
+
+
 def best(gains: Gains) -> Array:
     """For each row the column that it gets, so that the sum is largest (Crouse 2016, by scipy)."""
     from scipy.optimize import linear_sum_assignment
@@ -147,17 +164,20 @@ def match_activations(
     other: ExportedProgram,
     coupling: Coupling,
     feeds: Iterable[Sequence[Any]],
+    weights: float = 1.0,
 ) -> Order:
     """The order of `other`'s channels in which they respond to the same inputs like `reference`'s.
 
     Maximises for each group of coupled channels the sum of the correlations of matched units (Li et al.
-    2016, arXiv:1511.07543; Git Re-Basin, section 3.1), over samples and positions, where layers make them.
+    2016, arXiv:1511.07543; Git Re-Basin, section 3.1), over samples and positions, at all results that
+    hold the units; to which is added how well weights agree, both scaled to a largest gain of one.
 
     Args:
         reference: the network whose order is kept.
         other: one with the same graph, on the same device.
         coupling: the channels, found in a program with the same names of nodes.
         feeds: batches of the programs' inputs, flat.
+        weights: how much the agreement of weights counts; 0 for activations alone.
     """
     found = exchangeable(coupling)
     sites = {group.classes[0]: _sites(coupling, group) for group in found}
@@ -174,12 +194,15 @@ def match_activations(
             for name, index in sites[group.classes[0]]:
                 pair = [_responses(results[name], index, len(group.classes)) for results in seen]
                 sums.setdefault((int(group.classes[0]), name), _Moments()).add(*pair)
-    order = Order.unchanged(coupling)
+    match = _WeightMatch(reference, other, coupling)
+    alike = {}
     for group in found:
         gains = [sums[int(group.classes[0]), name].correlation() for name, _ in sites[group.classes[0]]]
         if gains:
-            order = order.with_group(group, best(np.sum(gains, axis=0)))
-    return order
+            alike[int(group.classes[0])] = np.sum(gains, axis=0)
+            match.order = match.order.with_group(group, best(alike[int(group.classes[0])]))
+    match.refine(alike, weights)
+    return match.order
 
 
 def _keeper(wanted: set[str], results: dict[str, Tensor]) -> Any:
@@ -191,11 +214,8 @@ def _keeper(wanted: set[str], results: dict[str, Tensor]) -> Any:
 
 
 def _sites(coupling: Coupling, group: Group) -> list[tuple[str, tuple[int, Array]]]:
-    """Results that hold all units of a group, of operators that read tensors of their own; else all that do.
-
-    Those are the responses before a rectifier, which say more about a unit than what it lets pass.
-    """
-    out: list[tuple[Node, tuple[int, Array]]] = []
+    """The results that hold all units of a group, and where in them."""
+    out: list[tuple[str, tuple[int, Array]]] = []
     for node, value in coupling.values.items():
         if node.op != "call_function" or isinstance(value[:1] and value[0], list):
             continue
@@ -205,11 +225,9 @@ def _sites(coupling: Coupling, group: Group) -> list[tuple[str, tuple[int, Array
                 continue
             at = indices(group, coupling.roots[dim])
             if len(np.unique(coupling.roots[dim][at])) == len(group.classes):
-                out.append((node, (axis, at)))
+                out.append((node.name, (axis, at)))
                 break
-    parameters = set(coupling.parameters.values())
-    made = [each for each in out if parameters.intersection(each[0].all_input_nodes)]
-    return [(node.name, place) for node, place in made or out]
+    return out
 
 
 def _responses(result: Tensor, place: tuple[int, Array], units: int) -> Tensor:

@@ -55,7 +55,10 @@ class Order:
         return Order(self.coupling, source)
 
     def index(self, dim: Dim) -> Array | None:
-        """For every index of `dim` the index that it is taken from; None where all stay."""
+        """For every index of `dim` the index that it is taken from; None where all stay.
+
+        Raises ValueError where a class gets the weights of one that does not lie in `dim` as often.
+        """
         if dim is None:
             return None
         classes = self.coupling.roots[dim]
@@ -67,7 +70,10 @@ class Order:
         starts = np.searchsorted(ordered, classes)  # of each index's class, among the ordered
         number = np.empty(len(dim), np.int64)  # the first, second, … index of its class
         number[by_class] = np.arange(len(dim)) - starts[by_class]
-        out: Array = by_class[np.searchsorted(ordered, wanted) + number]
+        found = np.minimum(np.searchsorted(ordered, wanted) + number, len(dim) - 1)
+        out: Array = by_class[found]
+        if not np.array_equal(classes[out], wanted):
+            raise ValueError("channels that the graph does not treat alike cannot change places")
         return out
 
     def apply(self, tensor: Tensor, value: Sequence[Dim]) -> Tensor:

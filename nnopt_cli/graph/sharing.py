@@ -211,11 +211,13 @@ def _repeatable(node: Node) -> bool:
     """Whether the operator gives the same every time that it is given the same."""
     if not isinstance(node.target, _OPERATOR):
         return not isinstance(node.target, torch._ops.HigherOrderOperator)  # getitem, arithmetic on sizes
-    if _writes(node) or node.is_impure():
-        return False
     if operator_name(node) in _DROPOUTS:
         return not argument(node, 2, "train")
-    return torch.Tag.nondeterministic_seeded not in node.target.tags
+    return (
+        not _writes(node)
+        and not node.is_impure()
+        and torch.Tag.nondeterministic_seeded not in node.target.tags
+    )
 
 
 def _written(graph: Graph) -> set[Node]:

@@ -81,7 +81,7 @@ class Weights(Matching):
 
 
 class Activations(Matching):
-    """Units that respond alike to the same inputs correspond: activation matching on `--data`.
+    """Units that respond alike to the same inputs, and have alike weights, correspond: it needs `--data`.
 
     Li et al., "Convergent learning", arXiv:1511.07543; "Git Re-Basin", arXiv:2209.04836, section 3.1.
     """
@@ -89,6 +89,7 @@ class Activations(Matching):
     needs_data: ClassVar[bool] = True
 
     batches: int = option(16, help="How many batches of the data are looked at.", ge=1)
+    weights: float = option(1.0, help="How much weights count; 0 for activations alone.", ge=0)
 
     def order(
         self,
@@ -107,7 +108,7 @@ class Activations(Matching):
             raise UsageError("--align activations needs data", "Add --data, or take --align weights.")
         one, two = placed(reference, run.device), placed(other, run.device)
         feeds = (flat_inputs(one, b) for b in islice(members.data.plain.on(run.device), self.batches))
-        return match_activations(one, two, coupling, feeds)
+        return match_activations(one, two, coupling, feeds, self.weights)
 
 
 def require_one_graph(members: Members) -> None:

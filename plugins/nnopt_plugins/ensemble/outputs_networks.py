@@ -138,7 +138,7 @@ class Votes(Combine):
     def combined(self, logits: Tensor) -> Tensor:
         weights = self.spread(logits)
         if self._classes:
-            axis = self.meaning.axis
+            axis = self.meaning.axis + (self.meaning.axis >= 0)  # members come first
             best = (logits == logits.amax(axis, keepdim=True)).to(logits.dtype)
             votes = (weights * best / best.sum(axis, keepdim=True)).sum(0)
             mean = (weights * logits.exp()).sum(0)
