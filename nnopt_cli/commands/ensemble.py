@@ -9,41 +9,27 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nnopt_cli.commands.chain import check_output, default_output, peak_memory
-from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context
+from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context, device_of
 from nnopt_cli.errors import NnoptError, UsageError
 from nnopt_cli.plugin.component import Component, option
 from nnopt_cli.plugin.data import DataOptions
 from nnopt_cli.plugin.fusion import Alignment, Fusion, Integers, Members, Weighting
-from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options, OutputOptions
+from nnopt_cli.plugin.options import (
+    ComputeOptions,
+    MemberOptions,
+    ModelOptions,
+    Options,
+    OutputOptions,
+    ReportOptions,
+)
 
 if TYPE_CHECKING:
+    from nnopt_cli.model.io import Saved
     from nnopt_cli.model.model import Model
     from nnopt_cli.report.evaluation import Evaluated
     from nnopt_cli.run import Run
 
 SUFFIX = "fused"
-
-
-class MemberOptions(ModelOptions):
-    """How the members are read, and what their weights are computed with."""
-
-    arch: tuple[str, ...] = option(  # type: ignore[assignment]
-        (),
-        help="How the networks are built: once for all members, or once for each in order: PATH.py:NAME or "
-        "package.module:NAME (your code, which is run), timm:NAME, torchvision:NAME or hf:FOLDER.",
-        metavar="SPEC",
-    )
-
-    def of(self, place: int, count: int) -> ModelOptions:
-        """The options of the member at `place` of `count`. Raises UsageError for another number of --arch."""
-        if len(self.arch) not in (0, 1, count):
-            raise UsageError(
-                f"--arch is given {len(self.arch)} times, and there are {count} members",
-                "Give it once for all, or once for each in their order.",
-            )
-        shared = {name: getattr(self, name) for name in ModelOptions.model_fields if name != "arch"}
-        arch = self.arch[place % len(self.arch)] if self.arch else None
-        return ModelOptions(arch=arch, **shared)
 
 
 class EnsembleOptions(Options):
@@ -121,13 +107,13 @@ def body(context: Context) -> None:
         base=members.base,
         fused=fused,
         saved=saved,
-        evaluated=evaluated,
+        evaluated=None if evaluated is None else _named(evaluated, saved, path),
         run=run,
         seconds=time.perf_counter() - start,
         peak_bytes=peak_memory(),
         dry_run=out.dry_run,
     )
-    context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose))
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose), record)
 
 
 def _members(context: Context, wanted: EnsembleOptions) -> Members:
@@ -203,6 +189,7 @@ def _opened_data(context: Context, method: Fusion, align: Alignment | None, memb
             raise UsageError(f"{each.name} needs data", "Add --data FILE (or --data digits to try it out).")
     if options.data is None:
         return None
+    context.run.device = device_of(context[ComputeOptions].device, context.run.device)
     return options.open(context.run, members.models[0])
 
 
@@ -313,6 +300,12 @@ def _evaluated(context: Context, members: Members, fused: Model, start: float) -
     )
 
 
+def _named(found: Evaluated, saved: Saved, path: Path) -> Evaluated:
+    """The result under its own name and size: it was measured before it was written."""
+    last = found.models[-1].model_copy(update={"path": str(path), "bytes": saved.bytes})
+    return found.model_copy(update={"models": [*found.models[:-1], last]})
+
+
 COMMAND = CommandSpec(
     name="ensemble",
     help="""Fuse several models into one: by their weights, or by their outputs.
@@ -328,6 +321,6 @@ COMMAND = CommandSpec(
       nnopt ensemble a.pt2 b.pt2 --method mean -o both.pt2""",
     panel=PASSES,
     arguments=(Arg("model", "Two or more models.", multiple=True),),
-    options=(EnsembleOptions, DataOptions, MemberOptions, OutputOptions, ComputeOptions),
+    options=(EnsembleOptions, DataOptions, MemberOptions, OutputOptions, ReportOptions, ComputeOptions),
     body=body,
 )

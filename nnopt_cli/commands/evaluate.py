@@ -12,7 +12,7 @@ from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context, device_of
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.plugin.component import Component, option, plain
 from nnopt_cli.plugin.data import DataOptions
-from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options, ReportOptions
+from nnopt_cli.plugin.options import ComputeOptions, MemberOptions, Options, ReportOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,7 +39,8 @@ def body(context: Context) -> None:
     start = time.perf_counter()
     run, wanted = context.run, context[EvaluateOptions]
     run.device = device_of(context[ComputeOptions].device, run.device)
-    models = [_opened(context, Path(text)) for text in context.arguments["model"]]
+    texts = context.arguments["model"]
+    models = [_opened(context, Path(text), place, len(texts)) for place, text in enumerate(texts)]
     modules = [model.module() for model in models]
     data = context[DataOptions].open(run, models[0], module=modules[0])
     if data.measured.size == 1:
@@ -65,14 +66,14 @@ def body(context: Context) -> None:
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console), record)
 
 
-def _opened(context: Context, path: Path) -> Model:
+def _opened(context: Context, path: Path, place: int, count: int) -> Model:
     """A model with what computes it; `--arch` and `--input` are for files that hold weights only."""
     from nnopt_cli.plugin.opening import load, open_model
 
-    options = context[ModelOptions]
+    options = context[MemberOptions].of(place, count)
     alone = load(path, key=options.key)
     model = alone if alone.rung == "graph" and options.arch is None else None
-    if model is None and alone.rung == "graph" and len(context.arguments["model"]) > 1:
+    if model is None and alone.rung == "graph" and count > 1:
         model = alone  # beside others that need --arch
     model = model or open_model(path, options, context.registry)
     model.require("module")
@@ -164,6 +165,6 @@ COMMAND = CommandSpec(
       nnopt evaluate dense.pt2 pruned.pt2 --data digits:part=test""",
     panel=LOOK,
     arguments=(Arg("model", "The models: .pt2 files, or weights with --arch.", multiple=True),),
-    options=(EvaluateOptions, DataOptions, ModelOptions, ReportOptions, ComputeOptions),
+    options=(EvaluateOptions, DataOptions, MemberOptions, ReportOptions, ComputeOptions),
     body=body,
 )

@@ -8,6 +8,7 @@ from typing import ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from nnopt_cli.errors import UsageError
 from nnopt_cli.plugin.component import option
 
 
@@ -53,6 +54,28 @@ class ModelOptions(ReadOptions):
         "imported, if --arch does not define them.",
         metavar="NAMESPACE",
     )
+
+
+class MemberOptions(ModelOptions):
+    """The same for several models."""
+
+    arch: tuple[str, ...] = option(  # type: ignore[assignment]
+        (),
+        help="How the networks are built: PATH.py:NAME or package.module:NAME (your code, which is run), "
+        "timm:NAME, torchvision:NAME or hf:FOLDER. Once for all models, or once for each in their order.",
+        metavar="SPEC",
+    )
+
+    def of(self, place: int, count: int) -> ModelOptions:
+        """The options of the model at `place` of `count`. Raises UsageError for another number of --arch."""
+        if len(self.arch) not in (0, 1, count):
+            raise UsageError(
+                f"--arch is given {len(self.arch)} times, and there are {count} models",
+                "Give it once for all, or once for each in their order.",
+            )
+        shared = {name: getattr(self, name) for name in ModelOptions.model_fields if name != "arch"}
+        arch = self.arch[place % len(self.arch)] if self.arch else None
+        return ModelOptions(arch=arch, **shared)
 
 
 class OutputOptions(Options):

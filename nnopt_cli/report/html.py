@@ -9,6 +9,8 @@ from nnopt_cli.report.analysis import Analysis
 from nnopt_cli.report.bench import Bench
 from nnopt_cli.report.comparison import Comparison
 from nnopt_cli.report.evaluation import Evaluated
+from nnopt_cli.report.fusion import Fused
+from nnopt_cli.report.html_fusion import fusion
 from nnopt_cli.report.html_inspection import comparison, inspection
 from nnopt_cli.report.html_measures import analysis, bench, evaluation
 from nnopt_cli.report.html_page import Sheet, frame, heading, section, table, text
@@ -19,6 +21,7 @@ from nnopt_cli.report.recipe_runs import RecipeRuns
 from nnopt_cli.report.record import Record, Row
 
 _COMMANDS: dict[str, type[Row]] = {
+    "ensemble": Fused,
     "evaluate": Evaluated,
     "analyze": Analysis,
     "bench": Bench,
@@ -48,6 +51,8 @@ def sheet(record: Row) -> Sheet:
             return changed(record)
         case RecipeRuns():
             return runs(record, result_sheet)
+        case Fused():
+            return fusion(record)
         case Evaluated():
             return evaluation(record)
         case Analysis():

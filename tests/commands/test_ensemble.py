@@ -110,7 +110,7 @@ def test_the_output_says_what_it_was_made_of(folder):
         (["a.pt", "b.pt", "--method", "lineer"], ["linear"]),
         (["a.pt", "b.pt", "--method", "linear", "--share-trunk", "1"], ["--share-trunk"]),
         (["a.pt", "b.pt", "--share-trunk", "some"], ["--share-trunk"]),
-        (["a.pt", "b.pt", "c.pt", "--arch", "x:y", "--arch", "x:z"], ["2 times", "3 members"]),
+        (["a.pt", "b.pt", "c.pt", "--arch", "x:y", "--arch", "x:z"], ["2 times", "3 models"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -354,3 +354,68 @@ def test_graphs_are_averaged_as_weights_are(digits):
     program = torch.export.load("left.fused.pt2")
     for name, value in torch.load("left.fused.pt", weights_only=True).items():
         assert torch.equal(program.state_dict[name], value)
+
+
+def test_the_report_page_holds_choice_and_measures(digits):
+    works("left.pt", "right.pt", *DATA, "--report", "page.html")
+    page = (digits / "page.html").read_text()
+    for words in ("one ancestor", "left.pt", "left.fused.pt", "1.weight", "Disagreement"):
+        assert words in page
+
+
+NORMED = """
+from torch import nn
+def build():
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 24), nn.BatchNorm1d(24), nn.ReLU(), nn.Linear(24, 10))
+"""
+
+
+def test_batch_norms_are_re_estimated_only_where_that_helps(digits):
+    """Averaged weights of strangers have other activations than averaged statistics say."""
+    (digits / "normed.py").write_text(NORMED)
+    space: dict = {}
+    exec(NORMED, space)
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images, labels = torch.tensor(bunch.images / 16, dtype=torch.float32)[:, None], torch.tensor(bunch.target)
+    for name, seed in (("one", 1), ("two", 2)):
+        torch.manual_seed(seed)
+        net = space["build"]()
+        optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
+        for _ in range(3):
+            for batch in torch.randperm(len(images)).split(64):
+                optimizer.zero_grad()
+                torch.nn.functional.cross_entropy(net(images[batch]), labels[batch]).backward()
+                optimizer.step()
+        torch.save(net.state_dict(), f"{name}.pt")
+    data = ("--arch", "normed.py:build", "--data", "digits:part=train", "--val", "digits:part=test")
+    record = works("one.pt", "two.pt", *data, "--method", "linear")
+    said = next(note for note in record["notes"] if note.startswith("Batch-norm statistics"))
+    assert "were re-estimated" in said
+    one, two, made = (torch.load(f"{name}.pt", weights_only=True) for name in ("one", "two", "one.fused"))
+    assert not torch.allclose(made["2.running_var"], (one["2.running_var"] + two["2.running_var"]) / 2)
+    torch.testing.assert_close(made["2.weight"], (one["2.weight"] + two["2.weight"]) / 2)
+    assert record["evaluated"]["models"][2]["metrics"]["accuracy"] > 0.3
+    entry = next(source for source in record["inputs"] if source["path"] == "one.pt")
+    assert entry["sha256"] == run_command("inspect", "one.pt", "--json").json["sha256"]
+    same = works("one.pt", "one.pt", *data, "--method", "linear", "-o", "same.pt")
+    assert any(note.startswith("Batch-norm statistics") for note in same["notes"])
+
+
+def test_an_architecture_for_each_model(digits):
+    (digits / "other.py").write_text((digits / "net.py").read_text())
+    done = run_command(
+        "evaluate",
+        "left.pt",
+        "right.pt",
+        "--arch",
+        "net.py:build",
+        "--arch",
+        "other.py:build",
+        "--data",
+        "digits:part=test",
+        "--json",
+    )
+    assert done.code == 0, done.stderr
+    assert len(done.json["models"]) == 2
