@@ -45,8 +45,10 @@ def initialise(
                 continue
             if layer.kind == "norm":
                 layer.parameter.fill_(1.0)
-            elif not layer.is_weight:
+            elif layer.kind == "bias":
                 layer.parameter.zero_()
+            elif not layer.is_weight:
+                del rules[layer.name]  # the sizes of weight norm, scales of layers: as the network was built
             else:
                 generator = torch.Generator().manual_seed((seed << 20) + place)
                 rules[layer.name].fill(layer.parameter, generator)
