@@ -86,7 +86,7 @@ def begin(method: Finetune, model: Model, module: nn.Module, data: Data, run: Ru
         module = model.trainable(run.device) if model.arch is None else module.to(run.device)
     flat = method.optimizer.closure  # LBFGS sees all weights as one vector, in their usual order
     if data.train.assembly.expected.channels_last and not flat:
-        module = module.to(memory_format=torch.channels_last)
+        module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     program = model.program() if model.arch is None else None
     coupled = any(getattr(each, "needs_channels", False) for each in method.regularizer)
     layers = layers_of(module, program, coupled)

@@ -219,8 +219,8 @@ def named_tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def _accelerator(precision: str, device: str) -> Any:
     """Accelerate's, new for this training: it remembers the settings of the one before."""
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
+    from accelerate import Accelerator  # type: ignore[import-untyped]
+    from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 
     AcceleratorState._reset_state(reset_partial_state=True)
     mixed = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[precision]

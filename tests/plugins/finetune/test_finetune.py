@@ -216,11 +216,9 @@ def test_a_line_through_five_points():
 
     with tempfile.TemporaryDirectory() as home:
         out = Path(home) / "line.pt"
-        done = finetune(
-            None, "--arch", f"{folder}/line.py:build", "--init", "uniform:a=0.5",
-            "--data", folder / "line.csv", "--loss", "mse", "--optimizer", "adam", "--lr", 0.1, "--schedule", "constant", "--epochs", 400,
-            "-o", out, "-q",
-        )  # fmt: skip
+        scratch = ("--arch", f"{folder}/line.py:build", "--init", "uniform:a=0.5", "--epochs", 400)
+        learn = ("--loss", "mse", "--optimizer", "adam", "--lr", 0.1, "--schedule", "constant")
+        done = finetune(None, *scratch, *learn, "--data", folder / "line.csv", "-o", out, "-q")
         assert done.code == 0, done.stderr
         found = weights_of(out)
     for x in (6.0, 7.0, 8.0):
