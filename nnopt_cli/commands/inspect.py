@@ -33,6 +33,12 @@ def body(context: Context) -> None:
     from nnopt_cli.report.inspection_console import render
 
     wanted = context[InspectOptions]
+    if context.path("model").suffix.lower() == ".onnx":
+        from nnopt_cli.report import onnx_inspection
+
+        found = onnx_inspection.inspect_onnx(context.path("model"))
+        context.emit(found.model_dump(mode="json"), lambda console: onnx_inspection.render(found, console))
+        return
     model = open_model(context.path("model"), context[ModelOptions], context.registry)
     record = inspect_model(
         model,

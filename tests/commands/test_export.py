@@ -469,3 +469,17 @@ def test_recurrent_nets_in_both_directions(tmp_path):
     assert "fix" in done.stderr
     assert not (tmp_path / "r.onnx").exists()
     assert export(*given, "--input", "float32[N,7,4]", "-q").code == 0
+
+
+def test_inspect_an_onnx_file(home, tmp_path):
+    found = run_command("inspect", home / "net.onnx", "--json").json
+    assert found["inputs"] == [{"name": "images", "dtype": "float32", "shape": ["batch", 1, 8, 8]}]
+    assert found["bytes"] == (home / "net.onnx").stat().st_size
+    assert found["provenance"]["results"]["export"] == {"name": "onnx"}
+    assert found["weights"][0]["dtype"] == "float32"
+    assert 70_000 < found["weights"][0]["elements"] < 75_000
+    shown = run_command("inspect", home / "net.onnx").stdout
+    assert f"opset   {found['opset']} " in shown
+    (tmp_path / "bad.onnx").write_bytes(b"\x00\x01 no model")
+    assert run_command("inspect", tmp_path / "bad.onnx").code == 3
+    assert run_command("inspect", tmp_path / "none.onnx").code == 3
