@@ -53,6 +53,14 @@ class Act(Pass):
     def _usage(self, model, run): raise UsageError("bad mix")
     def _leave(self, model, run): raise SystemExit(0)
     def _nothing(self, model, run): return None
+    def _key(self, model, run):
+        run.facts[3] = "x"
+        return model
+    def _fact(self, model, run):
+        run.facts["x"] = {1, 2}
+        return model
+    def _none(self, model, run): return model.map(lambda name, tensor: None)
+    def _unnamed(self, model, run): return model.map(lambda name, tensor: tensor, ["fc1.wieght"])
     def _memory(self, model, run): raise MemoryError
     def _full(self, model, run): raise OSError(28, "No space left on device", "/some/file")
     def _denied(self, model, run): raise PermissionError(13, "Permission denied", "/some/file")
@@ -132,6 +140,10 @@ def test_the_pass_is_recorded_with_its_options_and_seed(act, tmp_path):
             1,
             "error: the pass 'act' of plugin 'act' (act-plugin 1.0) returned NoneType, not a Model",
         ),
+        ("key", 1, "(act-plugin 1.0) gave run.facts the key 3, which is not text"),
+        ("fact", 1, "gave run.facts['x'] what JSON cannot hold: Object of type set is not JSON serializable"),
+        ("none", 1, "error: conv1.weight: the pass made NoneType out of it, not a tensor"),
+        ("unnamed", 1, "model.pt: has no tensor 'fc1.wieght'\n       Did you mean 'fc1.weight'"),
         ("memory", 1, "error: not enough memory"),
         ("full", 1, "error: /some/file: the disk is full"),
         ("denied", 1, "error: /some/file: Permission denied"),
