@@ -383,3 +383,10 @@ def test_the_example_recipe(home, monkeypatch):
     page = (home / "small.html").read_text()
     assert f"{run['figures']['accuracy']:.4f}" in page
     assert json.dumps(done, allow_nan=False)
+
+
+@pytest.mark.parametrize(("name", "runs"), [("overfit", 3), ("slim", 15)])
+def test_the_recipes_of_the_case_study(home, monkeypatch, name, runs):
+    monkeypatch.chdir(ROOT)
+    found = ok("recipe", "validate", f"examples/case_study/{name}.yaml", "--json").json
+    assert found["runs"] == runs
