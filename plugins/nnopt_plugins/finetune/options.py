@@ -20,7 +20,9 @@ class Recipe(BaseModel):
 
     epochs: int = option(3, help="Passes over the training data.", ge=1)
     optimizer: Optimizer = option(AdamW(), help="How weights follow their gradients.")
-    lr: float | None = option(None, help="The learning rate; by default the optimizer's usual one.", gt=0)
+    lr: float | None = option(
+        None, help="The learning rate; by default the optimizer's usual one.", gt=0, allow_inf_nan=False
+    )
     schedule: LearningRateSchedule = option(
         Cosine(), help="What the learning rate is multiplied by in the course of training."
     )
@@ -31,7 +33,9 @@ class Recipe(BaseModel):
         pattern=WARMUP,
     )
     regularizer: tuple[Regularizer, ...] = option((), help="What keeps weights small, sparse or apart.")
-    clip: float | None = option(None, help="Scale gradients so that their norm is at most this.", gt=0)
+    clip: float | None = option(
+        None, help="Scale gradients so that their norm is at most this.", gt=0, allow_inf_nan=False
+    )
     accumulate: int = option(1, help="Batches whose gradients make one step.", ge=1)
     keep_zeros: bool = option(
         True, help="Weights that are zero (pruned ones) stay exactly zero, whatever their pattern."
@@ -52,7 +56,9 @@ class Teaching(BaseModel):
     teacher: tuple[Path, ...] = option(
         (), help="A model whose answers are learnt, too: a .pt2, or weights of the same --arch."
     )
-    temperature: float = option(4.0, help="Softens the answers of teachers and pupil.", gt=0)
+    temperature: float = option(
+        4.0, help="Softens the answers of teachers and pupil.", gt=0, allow_inf_nan=False
+    )
     teacher_weight: float = option(
         0.5, help="Share of the teachers in the loss; the rest is the targets'.", ge=0, le=1
     )
