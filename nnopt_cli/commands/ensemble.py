@@ -72,12 +72,10 @@ def body(context: Context) -> None:
     if not out.dry_run and (out.output or asked.space == "weights"):
         check_output(path, out.force)
     members = replace(members, data=_opened_data(context, asked, wanted.align, members))
+    if wanted.align is not None:
+        members = _aligned(asked, wanted.align, members, run)
     method, members = asked.chosen(members, run)
     _check(method, members, wanted)
-    if wanted.align is not None:
-        for model in members.models:
-            model.require(wanted.align.needs)
-        members = replace(wanted.align.align(members, run), aligned=wanted.align)
     fused = method.fuse(members, run)
     if not hasattr(fused, "weights"):
         raise NnoptError(f"the fusion {method.name!r} returned {type(fused).__name__}, not a Model")
@@ -193,6 +191,18 @@ def _opened_data(context: Context, method: Fusion, align: Alignment | None, memb
     return options.open(context.run, members.models[0])
 
 
+def _aligned(method: Fusion, align: Alignment, members: Members, run: Run) -> Members:
+    """The members with their units in one order, once it is known that this is of use."""
+    from nnopt_cli.model.alike import check_alike
+
+    if method.space == "outputs" and members.share_trunk is None:
+        raise UsageError(f"--align is for averaging, and --method {method.name} leaves weights alone")
+    check_alike(members.models)
+    for model in members.models:
+        model.require(align.needs)
+    return replace(align.align(members, run), aligned=align)
+
+
 def _check(method: Fusion, members: Members, wanted: EnsembleOptions) -> None:
     """All that can be known from headers."""
     from nnopt_cli.model.alike import check_alike
@@ -217,8 +227,6 @@ def _check(method: Fusion, members: Members, wanted: EnsembleOptions) -> None:
         if wanted.share_trunk is not None:
             raise UsageError(f"--share-trunk is for fused outputs, and {names} averages weights")
         check_alike([*members.models, *([members.base] if members.base else [])])
-    elif wanted.align is not None and wanted.share_trunk is None:
-        raise UsageError(f"--align is for averaging, and {names} leaves weights alone")
     for model in members.models:
         model.require(method.needs)
     method.check(members)

@@ -419,3 +419,15 @@ def test_an_architecture_for_each_model(digits):
     )
     assert done.code == 0, done.stderr
     assert len(done.json["models"]) == 2
+
+
+def test_align_with_auto_averages_what_it_aligned(digits):
+    """Strangers, naively averaged, lose; with their units in one order much less."""
+    record = works("left.pt", "stranger.pt", *DATA, "--input", "1x8x8", "--align", "weights")
+    assert record["method"] == "linear"
+    assert any("one order" in sentence for sentence in record["evidence"])
+    naive = works("left.pt", "stranger.pt", *DATA, "--method", "linear", "-o", "naive.pt")
+    aligned, plain = (each["evaluated"]["models"][2]["metrics"]["accuracy"] for each in (record, naive))
+    assert aligned > plain + 0.05
+    said = failing("left.pt", "right.pt", "--align", "weights", "--method", "mean")
+    assert "leaves weights alone" in said

@@ -20,6 +20,9 @@ class Auto(Fusion):
     """Average fine-tunes of one ancestor; else align if that holds up on the data; else fuse the outputs."""
 
     def chosen(self, members: Members, run: Run) -> tuple[Fusion, Members]:
+        if members.aligned is not None:
+            _because(run, "The members' units were put into one order, so their weights are averaged.")
+            return _fusion("linear", run), members
         different = unlike(members.models)
         if different is not None:
             return self._unlike(different, members, run)
@@ -139,7 +142,10 @@ def _no_outputs(members: Members, run: Run) -> NnoptError | None:
     mean = _fusion("mean", run)
     for model in members.models:
         if model.rung != "graph":
-            return NnoptError("their outputs cannot be fused, because the files hold weights only")
+            known = (
+                "the files hold weights only" if model.rung == "weights" else "no --input says what they take"
+            )
+            return NnoptError(f"their outputs cannot be fused, because {known}")
     try:
         mean.check(members)
     except NnoptError as error:
