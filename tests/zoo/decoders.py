@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from .case import Case
 from .tiny import tiny
 
@@ -93,7 +95,12 @@ CASES: list[Case] = [
         {"vocab_size": 99, "hidden_size": 64, "n_layer": 2, "n_head": 4, "use_cache": False},
     ),
     tiny("falcon", "FalconForCausalLM", num_kv_heads=2, new_decoder_architecture=True),
-    tiny("falcon-alibi", "FalconForCausalLM", alibi=True, multi_query=True, new_decoder_architecture=False),
+    replace(
+        tiny(
+            "falcon-alibi", "FalconForCausalLM", alibi=True, multi_query=True, new_decoder_architecture=False
+        ),
+        onnx=False,  # its biases are bfloat16, which ONNX Runtime multiplies on no CPU
+    ),
     tiny(
         "mpt",
         "MptForCausalLM",
