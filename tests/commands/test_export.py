@@ -483,3 +483,18 @@ def test_inspect_an_onnx_file(home, tmp_path):
     (tmp_path / "bad.onnx").write_bytes(b"\x00\x01 no model")
     assert run_command("inspect", tmp_path / "bad.onnx").code == 3
     assert run_command("inspect", tmp_path / "none.onnx").code == 3
+
+
+def test_the_exporter_of_the_docs(tmp_path):
+    from nnopt_cli import Job, Run
+    from nnopt_cli.testing import small_model
+
+    (block,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), re.S)
+    scope: dict[str, object] = {"__name__": "names"}
+    exec(block, scope)
+    exporter, model, job = scope["Names"](upper=True), small_model(), Job(Run())
+    exporter.export(model, tmp_path / "m.names", job)
+    assert exporter.verify(model, tmp_path / "m.names", job).passed
+    assert (tmp_path / "m.names").read_text().splitlines()[0] == next(iter(model.weights)).upper()
+    (tmp_path / "m.names").write_text("one")
+    assert not exporter.verify(model, tmp_path / "m.names", job).passed

@@ -150,7 +150,8 @@ class Onnx(SixteenBit):
         def call(*args: Tensor, **kwargs: Tensor) -> Any:
             rest = [name for name in names if name not in kwargs]
             given = {**dict(zip(rest, args, strict=True)), **kwargs}
-            found = side.call([given[name].cpu() for name in names])
+            device = given[names[0]].device
+            found = [each.to(device) for each in side.call([given[name].cpu() for name in names])]
             return found[0] if len(found) == 1 else dict(zip(side.outputs, found, strict=True))
 
         return call
