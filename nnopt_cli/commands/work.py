@@ -37,6 +37,8 @@ class Workshop:
     """
 
     def __init__(self, folder: Path, run: Run, registry: Registry, *, kept: bool) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise NnoptError(f"{folder}: is a file, and finished steps are kept in a folder")
         self.folder = folder
         self.kept = kept
         self._run = run

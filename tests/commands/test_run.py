@@ -206,6 +206,14 @@ def test_a_work_folder_is_shared_and_follows_changes(home):
     assert same("e.pt", "f.pt")
 
 
+def test_a_work_folder_that_is_a_file(home):
+    path = recipe(home / "r.yaml", steps=[prune(sparsity=0.5)])
+    done = run_command("run", path, "--work", "digits.pt")
+    assert done.code == 1
+    assert "digits.pt: is a file" in done.stderr
+    assert sorted(p.name for p in home.iterdir()) == ["digits.pt", "r.yaml"]
+
+
 def test_a_record_is_repeated_and_compared(home):
     ok("prune", "digits.pt", "-s", "0.5", "-o", "a.pt")
     done = ok("run", "a.pt")
