@@ -96,12 +96,13 @@ def body(context: Context) -> None:
     target = check_target(path, folder=not path.suffix, force=out.force, inputs=inputs)
     model.require(exporter.needs)
     data = _data(context, model, exporter)
-    strings = _strings(model, exporter)
+    digest = _digest(model)
+    strings = _strings(model, exporter, digest)
     job = Job(run, data, wanted.samples, wanted.tolerance, strings)
     with staged(target, keep=not out.dry_run) as folder:
         place = folder / target.place.name
         done = _written(exporter, model, place, job, wanted)
-        record = _record(context, model, exporter, path, done, time.perf_counter() - start)
+        record = _record(context, model, exporter, path, done, digest, time.perf_counter() - start)
         if wanted.card:
             home = place if place.is_dir() else folder
             (home / "README.md").write_text(card(record), encoding="utf-8")
@@ -152,12 +153,17 @@ def _data(context: Context, model: Model, exporter: Exporter) -> Data | None:
     return context[DataOptions].open(context.run, model)
 
 
-def _strings(model: Model, exporter: Exporter) -> dict[str, str]:
-    """The model's record with what was written, for the file's metadata."""
-    from nnopt_cli import __version__
+def _digest(model: Model) -> str:
+    """The hash of the weights that were read."""
     from nnopt_cli.model.hashing import input_hash
 
-    digest = (model.graph.source_hash if model.graph else "") or input_hash(model)
+    return (model.graph.source_hash if model.graph else "") or input_hash(model)
+
+
+def _strings(model: Model, exporter: Exporter, digest: str) -> dict[str, str]:
+    """The model's record with what was written, for the file's metadata."""
+    from nnopt_cli import __version__
+
     inputs = model.provenance.inputs or ({"path": model.path.name, "sha256": digest},)
     results = {**model.provenance.results, "export": exporter.table()}
     return replace(model.provenance, inputs=inputs, results=results, version=__version__).to_strings()
@@ -212,7 +218,7 @@ def _metric(
 
 
 def _record(
-    context: Context, model: Model, exporter: Exporter, path: Path, done: _Done, seconds: float
+    context: Context, model: Model, exporter: Exporter, path: Path, done: _Done, digest: str, seconds: float
 ) -> Exported:
     from nnopt_cli import __version__
     from nnopt_cli.report.exported import exported
@@ -227,6 +233,7 @@ def _record(
         output=None if dry else str(path),
         files=done.files,
         size=done.bytes,
+        sha256=digest,
         metric=done.metric,
         speed=done.speed,
         notes=context.run.notes,

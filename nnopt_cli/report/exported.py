@@ -118,6 +118,7 @@ def exported(
     output: str | None,
     files: Sequence[str],
     size: int,
+    sha256: str,
     metric: Measured | None,
     speed: Speed | None,
     notes: Sequence[str],
@@ -135,14 +136,13 @@ def exported(
         output: where it went.
         files: names of all files.
         size: bytes of all of them.
+        sha256: of the weights that were read.
         metric: on data, before and after.
         speed: before and after.
         notes: what the user should know.
         seconds: wall time of the command.
         version: of nnopt.
     """
-    from nnopt_cli.model.hashing import input_hash
-
     unique = model.unique()
     return Exported(
         input=str(model.path),
@@ -156,7 +156,7 @@ def exported(
         parameters=sum(w.numel for name, w in unique.items() if is_parameter(name, w)),
         inputs=_fed(model) if runs_in else [],
         steps=[dict(step) for step in model.provenance.steps],
-        sha256=(model.graph.source_hash if model.graph else "") or input_hash(model),
+        sha256=sha256,
         runs_in=runs_in,
         parity=compared(parity),
         metric=metric,
