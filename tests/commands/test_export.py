@@ -165,6 +165,7 @@ def test_a_fresh_environment_runs_the_card(home, tmp_path):
     assert "(2, 10)" in done.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt", "w.pt2", "folder"])
 def test_the_cards_of_pytorchs_own_files_run(name, tmp_path):
     done = export(DIGITS, *GRAPH, "-o", tmp_path / name, "--card", "-q")
@@ -247,6 +248,7 @@ def test_a_weight_too_large_for_fp16(tmp_path):
         assert not (tmp_path / name).exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["weights", "dynamic"])
 def test_eight_bits_without_data(how, transformer, tmp_path):
     done = export(*transformer, "-o", tmp_path / "m.onnx", "--quantize", how, "--json")
@@ -287,6 +289,7 @@ def test_static_eight_bits(tmp_path, home):
     assert "100 samples" in " ".join(done.json["notes"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calibration", ["percentile", "entropy"])
 def test_other_calibrations(calibration, tmp_path):
     done = export(
@@ -437,6 +440,7 @@ def test_verify_two_files(home, tmp_path):
     assert "Not the same" in done.stdout
 
 
+@pytest.mark.slow
 def test_verify_a_pruned_model(home, tmp_path):
     pruned = tmp_path / "pruned.pt2"
     assert run_command("prune", home / "net.pt2", "--sparsity", "0.3", "-o", pruned, "-q").code == 0
@@ -453,6 +457,7 @@ def test_verify_what_is_not_there(tmp_path, home):
     assert "bad.onnx" in done.stderr
 
 
+@pytest.mark.slow
 def test_recurrent_nets_in_both_directions(tmp_path):
     """Their length is fixed by PyTorch's exporter: asked to let it vary, the export says so and names it."""
     (tmp_path / "rnn.py").write_text(
