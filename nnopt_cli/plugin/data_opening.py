@@ -161,8 +161,9 @@ def _try(loss: Loss, made: Batches, module: nn.Module, registry: Registry) -> No
             if getattr(value, "shape", None) == ():
                 return
             why = f"it gives {shown(value) if isinstance(value, torch.Tensor) else value!r}, not one number"
-        except NnoptError:
-            raise
+        except NnoptError as error:
+            message = error.message.removeprefix(f"{loss.name}: ")
+            raise NnoptError(f"--loss {loss.name}: {message}", error.hint) from error
         except Exception as error:  # PyTorch on shapes or types that do not fit, or the user's own code
             why = described(error)
     fitting = [cls.name for cls in registry.all("loss") if task.kind in getattr(cls, "tasks", ())]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli import NnoptError, save
@@ -45,6 +46,9 @@ def report(method: Finetune, model: Model, trainer: Trainer, run: Run) -> None:
         run.note(remark)
     if sides.chooses and trainer.best.epoch == 0 and trainer.keep == "best":
         run.note(f"No epoch was better than the start by {name}: the weights are those from before training.")
+    gain = after.metrics[name] - trainer.before["metric"]
+    if (gain < 0 if data.gate.larger_is_better else gain > 0) and method.init is None:
+        run.note(f"Training made it worse by {name}. Try a smaller --lr, or more data.")
     if data.val is None and sides.said == "training rows":
         run.note("Without --val or --test, figures are of rows that were trained on, and look too good.")
     if skipped := data.train.skipped.note(data.train.size):
@@ -72,6 +76,8 @@ def diverged(method: Finetune, model: Model, trainer: Trainer, error: DivergedEr
     hint = [f"Try --lr {rate / 10:.2g}, --warmup 5%, or --clip 1."]
     if trainer.stepper.precision != "fp32":
         hint.append("Or --precision fp32.")
+    if not math.isfinite(trainer.before["loss"]):
+        hint = ["It was no number before the first step either: look for NaN and huge values in the data."]
     good = trainer.best.tensors if trainer.keep == "best" and trainer.best.epoch else trainer.good
     if good is None:
         return NnoptError(f"{error.message}; the model is as it was", " ".join(hint))

@@ -74,3 +74,25 @@ def test_vectors_that_are_no_weights_are_not_drawn(tmp_path):
     sizes = [w for name, w in weights_of(out).items() if name.endswith("original0")]
     assert len(sizes) == 2
     assert all(torch.all(size.abs() > 0.1) for size in sizes)
+
+
+def test_data_that_hold_nan_are_suspected_before_the_rate(tmp_path):
+    import numpy as np
+
+    data = write_data(tmp_path)
+    held = dict(np.load(data))
+    held["x"][::3] = np.nan
+    np.savez(data, **held)
+    done = finetune(write_program(tmp_path), "--data", data)
+    assert done.code == 1
+    assert "NaN and huge values in the data" in " ".join(done.stderr.split())
+
+
+def test_a_training_that_spoils_the_model_says_so(tmp_path):
+    made, data = write_program(tmp_path), write_data(tmp_path)
+    good = tmp_path / "good.pt2"
+    tuned(made, "--data", data, "--epochs", 12, "--lr", 0.05, "-o", good)
+    found = tuned(
+        good, "--data", data, "--epochs", 1, "--lr", 1e4, "--optimizer", "sgd", "-o", tmp_path / "bad.pt2"
+    )
+    assert any("made it worse" in note for note in found["notes"])
