@@ -119,9 +119,9 @@ def _switchable(node: Node) -> tuple[nn.Module, tuple[Any, ...]] | None:
         return DecomposedNorm(), _all(node)
     names = [each.name for each in node.target._schema.arguments]
     flag = next((each for each in _FLAGS if each in names), None)
-    if flag is None or argument(node, names.index(flag), flag) is not False:
-        return None  # it has no mode, or the source itself trains in every mode
     args = _all(node)
+    if flag is None or args[names.index(flag)] is not False:
+        return None  # it has no mode, or the source itself trains in every mode
     if name in _DROPOUT or name in ("feature_dropout", "feature_dropout_"):
         value = args[0].meta.get("val")
         kind = _DROPOUT.get(name) or _CHANNEL_DROPOUT.get(value.dim() if value is not None else 0)
