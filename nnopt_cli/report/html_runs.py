@@ -12,6 +12,7 @@ from nnopt_cli.report.html_pass import changed
 from nnopt_cli.report.recipe_runs import RecipeRun, RecipeRuns
 from nnopt_cli.report.recipe_runs_console import figure, said
 
+_SPARE = ("parameters", "bytes", "output")  # columns that a narrow window leaves out
 Result = Callable[[str, Mapping[str, Any]], Sheet]
 
 
@@ -94,7 +95,9 @@ def _table(record: RecipeRuns, varied: list[str]) -> str:
         last = f"failed: {run.error}" if run.error else (run.record.output or "") if run.record else ""
         rows.append((*values, *shown, text(last)))
     kinds = "l" * len(varied) + "r" * len(headings) + "n"
-    return table((*varied, *headings, "output"), rows, kinds, hide=(len(varied) + len(headings),))
+    columns = (*varied, *headings, "output")
+    spare = [n for n, name in enumerate(columns) if n >= len(varied) and name in _SPARE]
+    return table(columns, rows, kinds, hide=spare)
 
 
 def _more(run: RecipeRun, varied: list[str]) -> str:
