@@ -18,7 +18,7 @@ from nnopt_cli.commands import analyze, bench, convert, ensemble, evaluate, expo
 from nnopt_cli.commands import inspect as inspect_command
 from nnopt_cli.commands.common import CommandSpec, Context, make_run
 from nnopt_cli.errors import UsageError
-from nnopt_cli.plugin.options import CommonOptions, ComputeOptions, ModelOptions, OutputOptions
+from nnopt_cli.plugin.options import CommonOptions, ComputeOptions, MemberOptions, ModelOptions, OutputOptions
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -97,6 +97,8 @@ def _filled(options: BaseModel, model: Path, plan: Plan, context: Context) -> Ba
         shared = {name: getattr(plan.reading, name) for name in ("arch", "arch_arg", "input", "operators")}
         if model.suffix.lower() == ".pt2":
             shared |= {"input": (), "arch": None, "arch_arg": ()}  # it says itself what it is and is fed
+        if isinstance(options, MemberOptions):
+            shared["arch"] = (shared["arch"],) if shared["arch"] else ()
     elif isinstance(options, ComputeOptions):
         shared = {name: getattr(plan.compute, name) for name in ComputeOptions.model_fields}
     elif isinstance(options, OutputOptions):
