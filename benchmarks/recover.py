@@ -83,7 +83,7 @@ if __name__ == "__main__":
             start = time.perf_counter()
             found = tuned(row, source, Path(home), side, given.threads)["training"]
             after[row] = found["after"]
-            what = f"{row}: accuracy {found['before']:.4f}, after training"
+            what = f"{row}: accuracy {found['before']:.4f} -> {found['after']:.4f}"
             spent = f"{time.perf_counter() - start:.0f} s"
             bar = {**SPARSITIES, **HALF}[row]
             report.bar(f"{what} ({spent})", after[row], bar, least=True, unit="")
