@@ -91,18 +91,18 @@ def in_onnx_runtime(members: Members, run: Run, report: Report, repeat: int) -> 
             path = Path(folder) / f"{number}.onnx"
             to_onnx(program, path)
             sessions.append(onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"]))
-        name = sessions[0].get_inputs()[0].name
+        names = [session.get_inputs()[0].name for session in sessions]
         for batch in (1, 64):
             x = torch.randn(batch, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-            feeds = {name: x.numpy()}
+            feeds = [{name: x.numpy()} for name in names]
             with torch.no_grad():
                 gap = float(
-                    (torch.from_numpy(sessions[0].run(None, feeds)[0]) - fused.module()(x)).abs().max()
+                    (torch.from_numpy(sessions[0].run(None, feeds[0])[0]) - fused.module()(x)).abs().max()
                 )
             report.bar(f"ONNX Runtime against PyTorch, batch {batch}, largest difference", gap, 1e-4, unit="")
             sides: dict[str, Callable[[], object]] = {
-                "fused": lambda feeds=feeds: sessions[0].run(None, feeds),
-                "apart": lambda feeds=feeds: [session.run(None, feeds) for session in sessions[1:]],
+                "fused": lambda feeds=feeds: sessions[0].run(None, feeds[0]),
+                "apart": lambda feeds=feeds: [sessions[i].run(None, feeds[i]) for i in (1, 2)],
             }
             times = milliseconds(sides, repeat * (20 if batch == 1 else 2))
             ratio = times["apart"] / times["fused"]
