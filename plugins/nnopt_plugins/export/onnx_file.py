@@ -60,7 +60,8 @@ class Onnx(SixteenBit):
     def _one_way(self) -> Onnx:
         if self.dtype and self.quantize:
             raise ValueError("--dtype and --quantize contradict each other: give one of them")
-        if self.quantize != "static" and "calibration" in self.model_fields_set:
+        usual = type(self).model_fields["calibration"].default
+        if self.quantize != "static" and self.calibration != usual:
             raise ValueError("--calibration is for --quantize static")
         return self
 
