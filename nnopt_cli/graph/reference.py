@@ -151,6 +151,15 @@ class _Zeroed(_Cast):
         return torch.zeros_like(result) if node.name in self.names else result
 
 
+def _live(module: GraphModule) -> set[Node]:
+    """What the outputs need, and all inputs: the analysis looks at nothing else."""
+    live: set[Node] = set()
+    for node in reversed(module.graph.nodes):
+        if node in live or node.op != "call_function":
+            live.update((node, *node.all_input_nodes))
+    return live
+
+
 class _Masked(_Cast):
     def __init__(
         self,
@@ -163,6 +172,10 @@ class _Masked(_Cast):
         super().__init__(module, dtype, watch)
         self._coupling = coupling
         self._keep = keep
+        self._live = _live(module)
+
+    def run_node(self, n: Node) -> Any:
+        return super().run_node(n) if n in self._live else None
 
     def compute(self, node: Node) -> Any:
         name = operator_name(node)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,29 @@ def test_half_of_all_channels_goes_exactly(program: Any) -> None:
     assert found.difference < 1e-12
     assert costs(small).parameters < 0.5 * costs(program).parameters
     assert costs(small).macs < 0.5 * costs(program).macs
+
+
+class Idle(nn.Module):
+    """Computes what no output needs, from channels that are cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last, self.norm = nn.Linear(4, 12), nn.Linear(12, 3), nn.LayerNorm(12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.first(x).relu()
+        self.norm(x.reshape(-1, 12)).mean(1)
+        return self.last(x)
+
+
+def test_what_no_output_needs_is_not_run(tmp_path: Path) -> None:
+    made = torch.export.export(Idle(), (torch.randn(2, 4),), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(made, tmp_path / "idle.pt2")
+    program = torch.export.load(tmp_path / "idle.pt2")
+    assert any(node.op == "call_function" and not node.users for node in program.graph.nodes)
+    coupling = analyse(program)
+    keep = half(coupling)
+    assert check_cut(program, cut(program, coupling, keep), coupling, keep).passed
 
 
 def test_a_cut_of_the_wrong_channels_is_caught_and_located(program: Any) -> None:
