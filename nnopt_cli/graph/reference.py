@@ -152,10 +152,10 @@ class _Zeroed(_Cast):
 
 
 def _live(module: GraphModule) -> set[Node]:
-    """What the outputs need, and all inputs: the analysis looks at nothing else."""
+    """What the outputs need, what writes in place, and all inputs: the analysis looks at nothing else."""
     live: set[Node] = set()
     for node in reversed(module.graph.nodes):
-        if node in live or node.op != "call_function":
+        if node in live or node.op != "call_function" or node.is_impure():
             live.update((node, *node.all_input_nodes))
     return live
 
