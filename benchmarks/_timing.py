@@ -39,6 +39,14 @@ def interleaved(sides: Mapping[str, Callable[[], object]], repeat: int) -> dict[
     return seconds
 
 
+def paired(seconds: Mapping[str, list[float]], side: str, against: str) -> float:
+    """How often `side` goes into `against`: the median over the rounds, each with itself.
+
+    Neighbours in time see the same machine; of rounds that something else disturbed, the median takes no notice.
+    """
+    return float(np.median(np.divide(seconds[against], seconds[side])))
+
+
 def milliseconds(sides: Mapping[str, Callable[[], object]], repeat: int) -> dict[str, float]:
     """The fastest call of every side, in milliseconds; interleaved."""
     return {name: min(times) * 1e3 for name, times in interleaved(sides, repeat).items()}

@@ -75,12 +75,12 @@ def cifar(folder: Path, run: Run, report: Report) -> Members:
     return members
 
 
-def in_onnx_runtime(members: Members, run: Run, report: Report, repeat: int) -> None:
+def in_onnx_runtime(members: Members, run: Run, report: Report, seconds: float) -> None:
     """The fused graph against its members one after another, one thread; and against PyTorch."""
     import onnxruntime
-    from _timing import milliseconds
 
     from nnopt_cli.graph import to_onnx
+    from nnopt_cli.graph.timing import interleaved
 
     fused = Mean().fuse(members, run).program()
     options = onnxruntime.SessionOptions()
@@ -100,12 +100,12 @@ def in_onnx_runtime(members: Members, run: Run, report: Report, repeat: int) -> 
                     (torch.from_numpy(sessions[0].run(None, feeds[0])[0]) - fused.module()(x)).abs().max()
                 )
             report.bar(f"ONNX Runtime against PyTorch, batch {batch}, largest difference", gap, 1e-4, unit="")
-            sides: dict[str, Callable[[], object]] = {
-                "fused": lambda feeds=feeds: sessions[0].run(None, feeds[0]),
-                "apart": lambda feeds=feeds: [sessions[i].run(None, feeds[i]) for i in (1, 2)],
-            }
-            times = milliseconds(sides, repeat * (20 if batch == 1 else 2))
-            ratio = times["apart"] / times["fused"]
+            sides: list[Callable[[], object]] = [
+                lambda feeds=feeds: sessions[0].run(None, feeds[0]),
+                lambda feeds=feeds: [sessions[i].run(None, feeds[i]) for i in (1, 2)],
+            ]
+            fused_time, apart = interleaved(sides, seconds)
+            ratio = apart.median / fused_time.median
             report.bar(
                 f"fused in ONNX Runtime against one after another, batch {batch}", ratio, 0.98, least=True
             )
@@ -189,13 +189,13 @@ def trained(
 
 def main() -> None:
     """Measure all of it; CIFAR-10 where the data are there."""
-    given = arguments(__doc__, data=str(ROOT.parent / "shared" / "data"))
+    given = arguments(__doc__, seconds=5.0, data=str(ROOT.parent / "shared" / "data"))
     torch.set_num_threads(1)
     report, run = Report(given.check), Run(threads=1, registry=REGISTRY)
     digits(run, report)
     if (Path(given.data) / "cifar10").exists():
         members = cifar(Path(given.data), run, report)
-        in_onnx_runtime(members, run, report, given.repeat)
+        in_onnx_runtime(members, run, report, given.seconds)
     else:
         print(f"{given.data}: no CIFAR-10 there, so those rows are left out")
     report.finish()

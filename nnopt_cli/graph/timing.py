@@ -1,4 +1,4 @@
-"""Latency of programs, side by side: runs are interleaved, so that a drifting machine slows all alike."""
+"""Latency of programs, side by side: they take short turns, so that a drifting machine slows all alike."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from nnopt_cli.graph.setting import Ready, Setting
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+TURN = 0.05  # seconds that one call has to itself
 
 
 @dataclass(frozen=True)
@@ -98,18 +100,30 @@ def latencies(
 def interleaved(
     calls: Sequence[Callable[[], Any]], seconds: float = 1.0, least: int = 7, device: str = "cpu"
 ) -> list[Latency]:
-    """Time some calls against one another: each once per round, two rounds first to warm up.
+    """Time some calls against one another, each for a short turn in every round.
 
-    It ends after `seconds` for each call on average, but not before `least` rounds.
+    A turn is as long for all. Its first run does not count: it finds the caches full of what another
+    call left there, which a network that is deployed by itself never does. Two rounds first to warm up.
+    It ends after `seconds` for each call on average, but not before each had `least` runs.
     """
     for _ in range(2):
         for call in calls:
             _timed(call, device)
-    seen: list[list[float]] = []
+    seen: list[list[float]] = [[] for _ in calls]
     end = time.perf_counter() + seconds * len(calls)
-    while len(seen) < least or (time.perf_counter() < end and len(seen) < 10_000):
-        seen.append([_timed(call, device) for call in calls])
-    return [_summary([row[i] for row in seen]) for i in range(len(calls))]
+    while min(map(len, seen)) < least or (time.perf_counter() < end and len(seen[0]) < 10_000):
+        for call, times in zip(calls, seen, strict=True):
+            times += _turn(call, device)
+    return [_summary(times) for times in seen]
+
+
+def _turn(call: Callable[[], Any], device: str) -> list[float]:
+    end = time.perf_counter() + TURN
+    _timed(call, device)
+    times = [_timed(call, device)]
+    while time.perf_counter() < end:
+        times.append(_timed(call, device))
+    return times
 
 
 def _timed(call: Callable[[], Any], device: str) -> float:

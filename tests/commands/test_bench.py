@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -125,9 +126,10 @@ def test_calls_are_interleaved_and_the_time_is_kept() -> None:
     start = time.perf_counter()
     first, second = interleaved([lambda: call(1), lambda: call(2)], seconds=0.3)
     assert time.perf_counter() - start < 10
-    assert order[:6] == [1, 2, 1, 2, 1, 2]
+    turns = [number for number, _ in groupby(order)]
+    assert turns[:6] == [1, 2, 1, 2, 1, 2]  # neighbours in time
     assert second.median > first.median
-    assert first.runs == second.runs >= 7
+    assert first.runs > second.runs >= 7  # a turn is as long for both
 
 
 def test_which_weights_are_2_of_4() -> None:
