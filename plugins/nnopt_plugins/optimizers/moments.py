@@ -12,11 +12,27 @@ if TYPE_CHECKING:
 
 
 class Moments(Optimizer, kind="optimizer"):
-    """The options of all of them."""
+    """The options of all of them, which PyTorch's classes take alike but for the two betas.
+
+    Class attributes:
+        built: the name of the class in `torch.optim`.
+    """
+
+    built: ClassVar[str]
 
     beta1: float = option(0.9, help="Share of the mean gradient m that is kept.", ge=0, lt=1)
     beta2: float = option(0.999, help="Share of the mean squared gradient v that is kept.", ge=0, lt=1)
     eps: float = option(1e-8, help="Added to the divisor.", gt=0)
+
+    def build(self, groups: list[dict[str, Any]], lr: float) -> optim.Optimizer:
+        """See `Optimizer`."""
+        from torch import optim
+
+        options = self.model_dump(exclude={"lr", "beta1", "beta2"})
+        made: optim.Optimizer = getattr(optim, self.built)(
+            groups, lr=lr, betas=(self.beta1, self.beta2), **options
+        )
+        return made
 
 
 class Adam(Moments, Decaying):
@@ -28,21 +44,10 @@ class Adam(Moments, Decaying):
     Kingma and Ba 2015, arXiv:1412.6980; amsgrad: Reddi et al. 2018, arXiv:1904.09237.
     """
 
+    built: ClassVar[str] = "Adam"
+
     lr: float = option(1e-3, help="Learning rate.", gt=0)
     amsgrad: bool = option(False, help="Divide by the largest v so far.")
-
-    def build(self, groups: list[dict[str, Any]], lr: float) -> optim.Optimizer:
-        """See `Optimizer`."""
-        from torch.optim import Adam
-
-        return Adam(
-            groups,
-            lr=lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            amsgrad=self.amsgrad,
-        )
 
 
 class AdamW(Moments):
@@ -54,23 +59,11 @@ class AdamW(Moments):
     """
 
     name: ClassVar[str] = "adamw"
+    built: ClassVar[str] = "AdamW"
 
     lr: float = option(1e-3, help="Learning rate.", gt=0)
     weight_decay: float = option(0.01, help="Decoupled decay: the weight loses lr times this share.", ge=0)
     amsgrad: bool = option(False, help="Divide by the largest v so far.")
-
-    def build(self, groups: list[dict[str, Any]], lr: float) -> optim.Optimizer:
-        """See `Optimizer`."""
-        from torch.optim import AdamW
-
-        return AdamW(
-            groups,
-            lr=lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            amsgrad=self.amsgrad,
-        )
 
 
 class NAdam(Moments, Decaying):
@@ -83,21 +76,10 @@ class NAdam(Moments, Decaying):
     Dozat 2016 (ICLR workshop).
     """
 
+    built: ClassVar[str] = "NAdam"
+
     lr: float = option(2e-3, help="Learning rate.", gt=0)
     momentum_decay: float = option(4e-3, help="How fast the momentum comes up to beta1.", ge=0)
-
-    def build(self, groups: list[dict[str, Any]], lr: float) -> optim.Optimizer:
-        """See `Optimizer`."""
-        from torch.optim import NAdam
-
-        return NAdam(
-            groups,
-            lr=lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            momentum_decay=self.momentum_decay,
-        )
 
 
 class RAdam(Moments, Decaying):
@@ -110,19 +92,9 @@ class RAdam(Moments, Decaying):
     Liu et al. 2020, arXiv:1908.03265 (with 4 for 5 there; PyTorch's 5 is followed).
     """
 
+    built: ClassVar[str] = "RAdam"
+
     lr: float = option(1e-3, help="Learning rate.", gt=0)
-
-    def build(self, groups: list[dict[str, Any]], lr: float) -> optim.Optimizer:
-        """See `Optimizer`."""
-        from torch.optim import RAdam
-
-        return RAdam(
-            groups,
-            lr=lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-        )
 
 
 class Adamax(Moments, Decaying):
@@ -133,16 +105,6 @@ class Adamax(Moments, Decaying):
     Kingma and Ba 2015, arXiv:1412.6980, section 7.1.
     """
 
+    built: ClassVar[str] = "Adamax"
+
     lr: float = option(2e-3, help="Learning rate.", gt=0)
-
-    def build(self, groups: list[dict[str, Any]], lr: float) -> optim.Optimizer:
-        """See `Optimizer`."""
-        from torch.optim import Adamax
-
-        return Adamax(
-            groups,
-            lr=lr,
-            betas=(self.beta1, self.beta2),
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-        )
