@@ -42,7 +42,7 @@ def interleaved(sides: Mapping[str, Callable[[], object]], repeat: int) -> dict[
 def paired(seconds: Mapping[str, list[float]], side: str, against: str) -> float:
     """How often `side` goes into `against`: the median over the rounds, each with itself.
 
-    Neighbours in time see the same machine; of rounds that something else disturbed, the median takes no notice.
+    Neighbours in time see the same machine, and a median takes no notice of rounds that something disturbed.
     """
     return float(np.median(np.divide(seconds[against], seconds[side])))
 

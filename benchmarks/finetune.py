@@ -1,7 +1,7 @@
 """Training steps of `nnopt finetune` against a loop written by hand: ResNet-20, batch 128, the same settings.
 
 All sides train the same network on the same images in memory, in turn, a few steps at a time; the
-median ratio of neighbouring stretches counts. The loop by hand has its images channels first or channels last in memory.
+median ratio of neighbouring stretches counts. The loop by hand has its images channels first or last.
 """
 
 from __future__ import annotations

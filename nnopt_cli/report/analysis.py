@@ -66,7 +66,4 @@ def render(record: Analysis, console: Console) -> None:
         for group in record.groups
     ]
     page.table(columns, rows)
-    if record.notes:
-        page.heading("Notes")
-        for note in record.notes:
-            page.prose(note, bullet=True)
+    page.notes(record.notes)

@@ -75,10 +75,7 @@ def render(record: Bench, console: Console) -> None:
     )
     page.table(columns, [_row(page, timing) for timing in record.timings])
     notes = [f"{s.model} in {WORDS[s.backend]}: {s.why}." for s in record.skipped] + record.notes
-    if notes:
-        page.heading("Notes")
-        for note in notes:
-            page.prose(note, bullet=True)
+    page.notes(notes)
 
 
 def _row(page: Page, timing: Timing) -> list[str | Text]:

@@ -40,10 +40,7 @@ def render(record: Comparison, console: Console, verbose: int = 0) -> None:
     _shapes(page, record.having("shape"))
     _missing(page, "Only in A", record.having("only_a"))
     _missing(page, "Only in B", record.having("only_b"))
-    if record.notes:
-        page.heading("Notes")
-        for note in record.notes:
-            page.prose(note, bullet=True)
+    page.notes(record.notes)
 
 
 def _differs(row: TensorPair) -> bool:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from nnopt_cli.report import numbers
 from nnopt_cli.report.page import Page
 from nnopt_cli.report.table import Column
-from nnopt_cli.report.text import printable
 from nnopt_cli.report.training_console import show_training
 
 if TYPE_CHECKING:
@@ -54,15 +53,13 @@ def render(record: Record, console: Console, verbose: int = 0) -> None:
     if verbose > 0 and record.facts:
         page.heading("Facts")
         page.pairs(pair for key, value in record.facts.items() for pair in _fact(page, key, value))
-    if record.notes:
-        page.heading("Notes")
-        for note in record.notes:
-            page.prose(note, bullet=True)
+    page.notes(record.notes)
     page.gap()
     if record.after.nonzeros < record.before.nonzeros and not record.shrunk:
         page.prose(ZEROS, "dim")
         page.gap()
-    _ending(page, record)
+    page.spent(record.seconds, record.peak_bytes, record.device)
+    page.written(record.output, dry_run=record.dry_run)
 
 
 def _title(page: Page, record: Record) -> None:
@@ -248,16 +245,3 @@ def _fact(page: Page, key: str, value: Any) -> list[tuple[str, str]]:
         ]
         return [(label if number == 0 else "", row) for number, row in enumerate(rows)]
     return [(label, numbers.anything(value))]
-
-
-def _ending(page: Page, record: Record) -> None:
-    spent = (
-        numbers.seconds(record.seconds),
-        f"{numbers.size(record.peak_bytes)} peak memory",
-        printable(record.device),
-    )
-    page.line(page.text(page.joined(spent), "dim"))
-    if record.output is None:
-        page.line(page.text("Nothing was written", "bold"), " (--dry-run)." if record.dry_run else ".")
-    else:
-        page.line("Wrote ", page.text(record.output, "bold green"))

@@ -57,12 +57,6 @@ def render(record: Conversion, console: Console, verbose: int = 0) -> None:
     before, after = numbers.size(record.input_bytes), numbers.size(record.output_bytes)
     rows.append(("size", f"{before} before, {after} after"))
     page.pairs(rows)
-    if record.notes:
-        page.heading("Notes")
-        for note in record.notes:
-            page.prose(note, bullet=True)
+    page.notes(record.notes)
     page.gap()
-    if record.output is None:
-        page.line(page.text("Nothing was written", "bold"), " (--dry-run).")
-    else:
-        page.line("Wrote ", page.text(record.output, "bold green"))
+    page.written(record.output)

@@ -43,10 +43,7 @@ def render(record: Evaluated, console: Console) -> None:
     for score in record.models[:1]:
         if score.matrices and not many:
             _confusion(page, record, score)
-    if record.notes:
-        page.heading("Notes")
-        for note in record.notes:
-            page.prose(note, bullet=True)
+    page.notes(record.notes)
 
 
 def _letters(record: Evaluated) -> list[str]:

@@ -206,16 +206,10 @@ def render(record: Exported, console: Console, verbose: int = 0) -> None:
         said = f"{numbers.duration(s.before)} in PyTorch, {numbers.duration(s.after)} in {record.runs_in}"
         rows.append(("latency", f"{said} (batch {s.batch}, one thread)"))
     page.pairs(rows)
-    if record.notes:
-        page.heading("Notes")
-        for note in record.notes:
-            page.prose(note, bullet=True)
+    page.notes(record.notes)
     page.gap()
-    if record.output is None:
-        page.line(page.text("Nothing was written", "bold"), " (--dry-run).")
-        return
-    page.line("Wrote ", page.text(record.output, "bold green"))
-    others = [name for name in record.files if not record.output.endswith(name)]
+    page.written(record.output)
+    others = [name for name in record.files if record.output and not record.output.endswith(name)]
     if others:
         page.prose(f"With it: {', '.join(others)}.", "dim")
 

@@ -9,7 +9,6 @@ from nnopt_cli.report import numbers
 from nnopt_cli.report.evaluation_console import LETTERS, figures, pairs
 from nnopt_cli.report.page import Page
 from nnopt_cli.report.table import Column
-from nnopt_cli.report.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -42,21 +41,10 @@ def render(record: Fused, console: Console, verbose: int = 0) -> None:
         heads = [*_letters(len(members)), "fused"]
         figures(page, record.evaluated, heads)
         pairs(page, record.evaluated, heads)
-    if record.notes:
-        page.heading("Notes")
-        for note in record.notes:
-            page.prose(note, bullet=True)
+    page.notes(record.notes)
     page.gap()
-    spent = (
-        numbers.seconds(record.seconds),
-        f"{numbers.size(record.peak_bytes)} peak memory",
-        printable(record.device),
-    )
-    page.line(page.text(page.joined(spent), "dim"))
-    if record.output is None:
-        page.line(page.text("Nothing was written", "bold"), " (--dry-run)." if record.dry_run else ".")
-    else:
-        page.line("Wrote ", page.text(record.output, "bold green"))
+    page.spent(record.seconds, record.peak_bytes, record.device)
+    page.written(record.output, dry_run=record.dry_run)
 
 
 def _letters(count: int) -> list[str]:

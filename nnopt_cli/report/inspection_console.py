@@ -48,10 +48,7 @@ def render(record: Inspection, console: Console) -> None:
     page.prose(record.rule, "dim")
     if record.cost is not None:
         render_costs(page, record.cost)
-    if record.notes:
-        page.heading("Notes")
-        for note in record.notes:
-            page.prose(note, bullet=True)
+    page.notes(record.notes)
     _alarm(page, record)
 
 

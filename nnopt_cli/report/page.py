@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from nnopt_cli.report import numbers
 from nnopt_cli.report.table import GAP, Column, lines
 from nnopt_cli.report.text import printable
 
@@ -84,6 +85,25 @@ class Page:
         for number, row in enumerate(wrapped):
             row.rstrip()
             self.line(self.text(" " * len(head) if number else head, style), row)
+
+    def notes(self, sentences: Sequence[str]) -> None:
+        """Sentences under a heading of their own; nothing where there are none."""
+        if sentences:
+            self.heading("Notes")
+        for sentence in sentences:
+            self.prose(sentence, bullet=True)
+
+    def spent(self, seconds: float, peak_bytes: int, device: str) -> None:
+        """What a command took: wall time, the most memory, and where it computed."""
+        took = (numbers.seconds(seconds), f"{numbers.size(peak_bytes)} peak memory", device)
+        self.line(self.text(self.joined(took), "dim"))
+
+    def written(self, output: str | None, *, dry_run: bool = True) -> None:
+        """Where the result is; where there is none, whether that is because of --dry-run."""
+        if output is None:
+            self.line(self.text("Nothing was written", "bold"), " (--dry-run)." if dry_run else ".")
+        else:
+            self.line("Wrote ", self.text(output, "bold green"))
 
     def table(
         self, columns: Sequence[Column], rows: Iterable[Sequence[str | Text]], *, indent: int = 2

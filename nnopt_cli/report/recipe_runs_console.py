@@ -27,10 +27,8 @@ def render(record: RecipeRuns, console: Console, verbose: int = 0) -> None:
     if record.verdict:
         page.gap()
         page.prose(record.verdict, "bold")
-    if record.notes and verbose >= 0:
-        page.heading("Notes")
-        for note in record.notes:
-            page.prose(note, bullet=True)
+    if verbose >= 0:
+        page.notes(record.notes)
 
 
 def _steps(page: Page, run: RecipeRun) -> None:
