@@ -6,14 +6,13 @@ import json
 import re
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nnopt_cli.errors import ComponentError, UsageError
 from nnopt_cli.plugin.blame import blaming
-from nnopt_cli.plugin.component import Component
 from nnopt_cli.plugin.kinds import Pass
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from nnopt_cli.model.model import Model
     from nnopt_cli.plugin.options import ModelOptions
     from nnopt_cli.plugin.registry import Registry
-    from nnopt_cli.report.record import Record
     from nnopt_cli.run import Run
 
 _SUFFIX = re.compile(r"(\.[A-Za-z]\w*)?\.tar$|\.[A-Za-z]\w*$")  # also `.pth.tar`; not the `.5` of `net-1.5`
@@ -181,42 +179,6 @@ def _gather(run: Run, step: Step) -> None:
     run.facts.update(facts)
 
 
-def record_of(
-    chained: Chained,
-    run: Run,
-    *,
-    command: str,
-    options: Mapping[str, Any],
-    seconds: float,
-    dry_run: bool,
-    detailed: bool,
-) -> Record:
-    """The record of a chain; `detailed` adds what only a report shows."""
-    from nnopt_cli.report.build import build
-    from nnopt_cli.report.details import with_details
-
-    record = build(
-        command=command,
-        options=options,
-        settings=said(chained.steps[0].link.method),
-        before=chained.before,
-        after=chained.after,
-        saved=chained.saved,
-        run=run,
-        seconds=seconds,
-        peak_bytes=peak_memory(),
-        dry_run=dry_run,
-        measured=chained.measured,
-    )
-    if len(chained.steps) > 1:
-        from nnopt_cli.report.settings import described
-
-        each = [(step.link.method, described(said(step.link.method))) for step in chained.steps]
-        shown = [": ".join(filter(None, (method.name, ", ".join(words)))) for method, words in each]
-        record = record.model_copy(update={"settings": shown})
-    return with_details(record, chained.before, chained.after) if detailed else record
-
-
 def default_output(source: Path, word: str, suffix: str | None = None) -> Path:
     """Beside the input: `model.pt` and `pruned` give `model.pruned.pt`; a folder `X` gives `X.pruned`.
 
@@ -247,17 +209,6 @@ def peak_memory() -> int:
         return int(line[1]) * 1024  # of this program; getrusage also counts what ran here before exec
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def said(method: Pass) -> dict[str, Any]:
-    """What the summary says of the options: its components in any case, of the rest what is no default."""
-    table = method.table()
-    values = {key: getattr(method, key) for key in method.options()}
-    return {
-        key: value.spec() if isinstance(value, Component) else table[key]
-        for key, value in values.items()
-        if isinstance(value, Component) or key in table
-    }
 
 
 def _recorded(model: Model, link: Link) -> Model:

@@ -6,8 +6,9 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from nnopt_cli.commands.chain import Link, Order, check_output, default_output, record_of, run_chain
+from nnopt_cli.commands.chain import Link, Order, check_output, default_output, run_chain
 from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context, device_of
+from nnopt_cli.commands.records import record_of
 from nnopt_cli.errors import GATE_MISSED
 from nnopt_cli.plugin.kinds import Pass
 from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, OutputOptions, RecipeOptions, ReportOptions

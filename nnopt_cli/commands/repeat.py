@@ -30,13 +30,13 @@ def recipe_of(model: Model) -> Recipe:
 def repeat(path: Path, context: Context) -> int:
     """Do again what the record of the model at `path` names, and say whether the result is identical."""
     from nnopt_cli import __version__
-    from nnopt_cli.commands.chain import Link, Order, record_of, run_chain, said
+    from nnopt_cli.commands.chain import Link, Order, run_chain
+    from nnopt_cli.commands.records import recipe_record
     from nnopt_cli.commands.run import RunOptions, merged
     from nnopt_cli.model.io import load
     from nnopt_cli.report.comparison import compare_models
-    from nnopt_cli.report.recipe_runs import RecipeRun, RecipeRuns, StepRow, figures_of
+    from nnopt_cli.report.recipe_runs import RecipeRun, RecipeRuns, figures_of
     from nnopt_cli.report.recipe_runs_console import render
-    from nnopt_cli.report.settings import described
 
     start = time.perf_counter()
     wanted, out, run = context[RunOptions], context[OutputOptions], context.run
@@ -60,19 +60,14 @@ def repeat(path: Path, context: Context) -> int:
         run.note(f"It was made by nnopt {made.provenance.version}; this is {__version__}.")
     compared = compare_models(made, chained.after, run)
     identical = not compared.differ
-    record = record_of(
+    record, steps = recipe_record(
         chained,
         run,
-        command="run",
-        options={"steps": [dict(step.table) for step in plan.passes]},
+        plan.passes,
         seconds=time.perf_counter() - start,
         dry_run=out.dry_run,
         detailed=context.report is not None,
     )
-    steps = [
-        StepRow(step=step.link.method.name, settings=described(said(step.link.method)), seconds=step.seconds)
-        for step in chained.steps
-    ]
     if identical:
         verdict = f"Identical: every tensor of {path.name} was made again, bit for bit."
     else:

@@ -210,11 +210,10 @@ def _whole(plan: Plan, context: Context, *, alone: bool) -> tuple[RecipeRun, lis
 
 def pass_part(plan: Plan, context: Context, run: Run, *, tag: str = "") -> tuple[Record, list[StepRow]]:
     """The passes of a plan, their record, and a row for each."""
-    from nnopt_cli.commands.chain import Link, Order, default_output, record_of, run_chain, said
+    from nnopt_cli.commands.chain import Link, Order, default_output, run_chain
+    from nnopt_cli.commands.records import recipe_record
     from nnopt_cli.commands.work import Workshop
     from nnopt_cli.report.build import SHRUNK
-    from nnopt_cli.report.recipe_runs import StepRow
-    from nnopt_cli.report.settings import described
 
     start = time.perf_counter()
     out, wanted = context[OutputOptions], context[RunOptions]
@@ -234,28 +233,18 @@ def pass_part(plan: Plan, context: Context, run: Run, *, tag: str = "") -> tuple
         place = plan.output or default_output(plan.model, order.words)
         work = Workshop(place.with_name(f".{place.name}.work"), run, context.registry, kept=False)
     chained = run_chain(order, run, context.registry, work)
-    record = record_of(
+    record, rows = recipe_record(
         chained,
         run,
-        command="run",
-        options={"steps": [dict(step.table) for step in plan.passes]},
+        plan.passes,
         seconds=time.perf_counter() - start,
         dry_run=out.dry_run,
         detailed=context.report is not None,
     )
     if work:
         work.finished()
-    record = _dated(record, [(step.link.method.name, SHRUNK in step.facts) for step in chained.steps])
-    rows = [
-        StepRow(
-            step=step.link.method.name,
-            settings=described(said(step.link.method)),
-            seconds=step.seconds,
-            resumed=step.resumed,
-        )
-        for step in chained.steps
-    ]
-    return record, rows
+    dated = _dated(record, [(step.link.method.name, SHRUNK in step.facts) for step in chained.steps])
+    return dated, rows
 
 
 def _dated(record: Record, steps: list[tuple[str, bool]]) -> Record:
