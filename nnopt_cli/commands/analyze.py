@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from pydantic import field_validator
 
@@ -13,13 +12,6 @@ from nnopt_cli.plugin.component import option
 from nnopt_cli.plugin.data import DataOptions
 from nnopt_cli.plugin.kinds import Criterion
 from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options, ReportOptions
-
-if TYPE_CHECKING:
-    from torch.export import ExportedProgram
-
-    from nnopt_cli.data import Data
-    from nnopt_cli.graph import Coupling, Evidence
-    from nnopt_cli.run import Run
 
 
 class AnalyzeOptions(Options):
@@ -44,7 +36,7 @@ class AnalyzeOptions(Options):
 def body(context: Context) -> None:
     """Prune each group alone, measure, and show what the metric loses."""
     from nnopt_cli import __version__
-    from nnopt_cli.data import score
+    from nnopt_cli.data import evidence, score
     from nnopt_cli.graph import Units, analyse, groups, sensitivities
     from nnopt_cli.plugin.opening import open_model
     from nnopt_cli.report.analysis import Analysis, GroupSensitivity, render
@@ -60,7 +52,7 @@ def body(context: Context) -> None:
     coupling = analyse(program)
     sign = 1 if data.gate.larger_is_better else -1
     dense = score(program, data, run)
-    evidence = _evidence(program, coupling, criterion, data, run)
+    known = evidence(program, coupling, data if criterion.needs_data else None, run)
     found = [
         GroupSensitivity(
             layer=group.name,
@@ -72,7 +64,7 @@ def body(context: Context) -> None:
         for group, values in sensitivities(
             program,
             coupling,
-            [(group, criterion.score_units(Units(coupling, group, evidence))) for group in groups(coupling)],
+            [(group, criterion.score_units(Units(coupling, group, known))) for group in groups(coupling)],
             ratios,
             lambda each: score(each, data, run),
         )
@@ -93,19 +85,6 @@ def body(context: Context) -> None:
         version=__version__,
     )
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console), record)
-
-
-def _evidence(
-    program: ExportedProgram, coupling: Coupling, criterion: Criterion, data: Data, run: Run
-) -> Evidence:
-    from nnopt_cli.data import activations, gradients
-    from nnopt_cli.graph import Evidence
-
-    weights = {**program.constants, **program.state_dict}
-    if not criterion.needs_data:
-        return Evidence(weights, seed=run.seed)
-    means, squares = gradients(program, data.plain, data.loss, run)
-    return Evidence(weights, means, squares, activations(program, coupling, data.plain, run), run.seed)
 
 
 COMMAND = CommandSpec(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from nnopt_cli.data.evaluation import aligned as aligned
     from nnopt_cli.data.evaluation import evaluate as evaluate
     from nnopt_cli.data.evaluation import evaluate_all as evaluate_all
+    from nnopt_cli.data.evidence import evidence as evidence
     from nnopt_cli.data.expected import Expected as Expected
     from nnopt_cli.data.expected import input_spec as input_spec
     from nnopt_cli.data.images import missing_extra as missing_extra
@@ -61,6 +62,7 @@ _HOME = {
     "aligned": "evaluation",
     "evaluate": "evaluation",
     "evaluate_all": "evaluation",
+    "evidence": "evidence",
     "Expected": "expected",
     "input_spec": "expected",
     "missing_extra": "images",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from torch.fx import Node
 from nnopt_cli.graph.cost import costs
 from nnopt_cli.graph.digest import Comparison
 from nnopt_cli.graph.inputs import sample_inputs
-from nnopt_cli.graph.reference import run, run_masked
+from nnopt_cli.graph.reference import Watch, run, run_masked
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.coupling import Coupling
     from nnopt_cli.graph.keep import Keep
 
+Expected = Callable[[list[Any], torch.dtype, Watch], list[Any]]
 AFFORDABLE = 20e9  # MACs at batch 1 up to which float64 takes seconds
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}  # largest difference over largest output
 STEP_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-2}  # of one operator; a wrong channel gives 1
@@ -64,15 +65,38 @@ def check_cut(
     on the way to them. A result that is not a number, or one program failing where the other runs,
     is a mismatch.
     """
+
+    def masked(inputs: list[Any], dtype: torch.dtype, watch: Watch) -> list[Any]:
+        return run_masked(dense, coupling, keep, inputs, dtype, watch)
+
+    return held_against(masked, dense, small, batches, seed)
+
+
+def held_against(
+    expected: Expected,
+    dense: ExportedProgram,
+    other: ExportedProgram,
+    batches: Sequence[int] = (2, 3),
+    seed: int = 0,
+) -> Check:
+    """Run `other` against what `expected` makes of random inputs for `dense`.
+
+    Args:
+        expected: gives the outputs, computed in a type, and shows a watch every operator's result.
+        dense: the program that it stands for, whose size decides on the type.
+        other: what is held against it; its operators have the same names.
+        batches: sizes of the leading dynamic dimension.
+        seed: of the inputs.
+    """
     dtype = torch.float64 if costs(dense).macs <= AFFORDABLE else torch.float32
     worst, culprit = 0.0, None
     for batch in batches:
         inputs = sample_inputs(dense, batch, seed, dtype)
         steps = Comparison(STEP_TOLERANCE[dtype])
         with torch.no_grad():
-            want = run_masked(dense, coupling, keep, inputs, dtype, steps.expect)
+            want = expected(inputs, dtype, steps.expect)
             try:
-                got = run(small, inputs, dtype, steps.meet)
+                got = run(other, inputs, dtype, steps.meet)
             except (RuntimeError, IndexError, ValueError, TypeError) as error:
                 last = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
                 return Check(float("inf"), TOLERANCE[dtype], str(dtype)[6:], tuple(batches), last)

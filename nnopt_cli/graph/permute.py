@@ -17,14 +17,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from nnopt_cli.graph.check import AFFORDABLE, STEP_TOLERANCE, TOLERANCE, Check, describe, distance
-from nnopt_cli.graph.cost import costs
+from nnopt_cli.graph.check import Check, describe, held_against
 from nnopt_cli.graph.coupling import Coupling, identity
 from nnopt_cli.graph.cutting import assemble, duplicate
-from nnopt_cli.graph.digest import Comparison
-from nnopt_cli.graph.inputs import sample_inputs
 from nnopt_cli.graph.labels import FROZEN, Array, Dim
-from nnopt_cli.graph.reference import run
+from nnopt_cli.graph.reference import Watch, run
 from nnopt_cli.graph.units import Group, Member, groups
 
 if TYPE_CHECKING:
@@ -155,25 +152,15 @@ def check_permuted(
 
     Outputs must agree, and every operator's result must be that of the original in the other order.
     """
-    dtype = torch.float64 if costs(program).macs <= AFFORDABLE else torch.float32
-    worst, culprit = 0.0, None
-    for batch in batches:
-        inputs = sample_inputs(program, batch, seed, dtype)
-        steps = Comparison(STEP_TOLERANCE[dtype])
 
-        def expect(node: Node, result: Any, steps: Comparison = steps) -> None:
+    def expected(inputs: list[Any], dtype: torch.dtype, watch: Watch) -> list[Any]:
+        def seen(node: Node, result: Any) -> None:
             if node in order.coupling.values:  # what nothing uses was not looked at
-                steps.expect(node, reordered(order, node, result))
+                watch(node, reordered(order, node, result))
 
-        with torch.no_grad():
-            want = run(program, inputs, dtype, expect)
-            got = run(moved, inputs, dtype, steps.meet)
-        difference = distance(want, got)
-        if steps.culprit is not None:
-            culprit = culprit or describe(steps.culprit)
-            difference = max(difference, steps.difference)
-        worst = max(worst, difference)
-    return Check(worst, TOLERANCE[dtype], str(dtype).removeprefix("torch."), tuple(batches), culprit)
+        return run(program, inputs, dtype, seen)
+
+    return held_against(expected, program, moved, batches, seed)
 
 
 def reordered(order: Order, node: Node, result: Any) -> Any:

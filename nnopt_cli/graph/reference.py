@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 from nnopt_cli.graph.coupling import Coupling
 from nnopt_cli.graph.keep import Keep
 from nnopt_cli.graph.labels import Array
-from nnopt_cli.graph.parts import part_of
+from nnopt_cli.graph.parts import idle, part_of
 from nnopt_cli.graph.rules.base import argument, operator_name
 
 if TYPE_CHECKING:
@@ -151,15 +151,6 @@ class _Zeroed(_Cast):
         return torch.zeros_like(result) if node.name in self.names else result
 
 
-def _live(module: GraphModule) -> set[Node]:
-    """What the outputs need, what writes in place, and all inputs: the analysis looks at nothing else."""
-    live: set[Node] = set()
-    for node in reversed(module.graph.nodes):
-        if node in live or node.op != "call_function" or node.is_impure():
-            live.update((node, *node.all_input_nodes))
-    return live
-
-
 class _Masked(_Cast):
     def __init__(
         self,
@@ -172,10 +163,10 @@ class _Masked(_Cast):
         super().__init__(module, dtype, watch)
         self._coupling = coupling
         self._keep = keep
-        self._live = _live(module)
+        self._idle = idle(module.graph)  # the analysis looks at none of these
 
     def run_node(self, n: Node) -> Any:
-        return super().run_node(n) if n in self._live else None
+        return None if n in self._idle else super().run_node(n)
 
     def compute(self, node: Node) -> Any:
         name = operator_name(node)

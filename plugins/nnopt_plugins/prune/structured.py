@@ -82,21 +82,6 @@ def _data(method: Prune, model: Model, run: Run) -> Data | None:
     return None
 
 
-def _evidence(
-    program: ExportedProgram, coupling: Coupling, criterion: Criterion, data: Data | None, run: Run
-) -> Evidence:
-    """The weights, and what the criterion needs to know from data."""
-    from nnopt_cli.graph import Evidence
-
-    weights = {**program.constants, **program.state_dict}
-    if data is None or not criterion.needs_data:
-        return Evidence(weights, seed=run.seed)
-    from nnopt_cli.data import activations, gradients
-
-    means, squares = gradients(program, data.plain, data.loss, run)
-    return Evidence(weights, means, squares, activations(program, coupling, data.plain, run), run.seed)
-
-
 def _stopwatch(method: Prune, budget: Budget, program: ExportedProgram, folder: Path) -> Stopwatch | None:
     from nnopt_cli.graph import Stopwatch
 
@@ -118,6 +103,7 @@ def _prune_units(
     method: Prune, structure: Structure, budget: Budget, model: Model, data: Data | None, run: Run
 ) -> ExportedProgram:
     """Cut channels or heads in one or more steps."""
+    from nnopt_cli.data import evidence
     from nnopt_cli.graph import analyse
 
     program = model.program()
@@ -132,10 +118,10 @@ def _prune_units(
         _require_some(found, coupling, structure, narrowed=bool(method.include or method.exclude))
         whole = whole or {group.name: len(group.classes) for group in found}
         shares = _shares(method, found, model, number, run)
-        evidence = _evidence(program, coupling, method.criterion, data, run)
+        known = evidence(program, coupling, data if method.criterion.needs_data else None, run)
         ranked = [
             replace(each, share=shares.get(each.group.name), whole=whole.get(each.group.name, 0))
-            for each in rank(method.criterion, coupling, found, evidence)
+            for each in rank(method.criterion, coupling, found, known)
         ]
         if method.allocate == "sensitivity" and data is not None and budget.allocation is None:
             budget = replace(budget, allocation=measure_drops(program, coupling, ranked, data, run))
