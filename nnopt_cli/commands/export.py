@@ -17,7 +17,7 @@ from nnopt_cli.plugin.component import option
 from nnopt_cli.plugin.data import DataOptions
 from nnopt_cli.plugin.exporter import Exporter, Job
 from nnopt_cli.plugin.merged import ComponentFlags
-from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options, OutputOptions
+from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options, OutputOptions, ReportOptions
 
 if TYPE_CHECKING:
     from nnopt_cli.data import Data
@@ -101,12 +101,12 @@ def body(context: Context) -> None:
     job = Job(run, data, wanted.samples, wanted.tolerance, strings)
     with staged(target, keep=not out.dry_run) as folder:
         place = folder / target.place.name
-        done = _written(exporter, model, place, job, wanted)
+        done = _written(exporter, model, place, job, wanted, timed=context.report is not None)
         record = _record(context, model, exporter, path, done, digest, time.perf_counter() - start)
         if wanted.card:
             home = place if place.is_dir() else folder
             (home / "README.md").write_text(card(record), encoding="utf-8")
-    context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose))
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose), record)
 
 
 def _exporter(context: Context, path: Path) -> Exporter:
@@ -169,18 +169,20 @@ def _strings(model: Model, exporter: Exporter, digest: str) -> dict[str, str]:
     return replace(model.provenance, inputs=inputs, results=results, version=__version__).to_strings()
 
 
-def _written(exporter: Exporter, model: Model, place: Path, job: Job, wanted: ExportOptions) -> _Done:
+def _written(
+    exporter: Exporter, model: Model, place: Path, job: Job, wanted: ExportOptions, *, timed: bool
+) -> _Done:
     """Export, verify, measure. Raises NnoptError where the file is not what the model is."""
     exporter.export(model, place, job)
     parity = _proven(exporter, model, place, job)
     metric = _metric(exporter, model, place, job, wanted)
     from nnopt_cli.commands.speed import speed
 
-    timed = speed(exporter, model, place) if wanted.card else None
+    took = speed(exporter, model, place) if wanted.card or timed else None
     files = sorted(place.iterdir()) if place.is_dir() else sorted(place.parent.iterdir())
     names = [place.name] if place.is_dir() else [file.name for file in files]
     names += ["README.md"] if wanted.card else []
-    return _Done(parity, metric, timed, sum(file.stat().st_size for file in files), names)
+    return _Done(parity, metric, took, sum(file.stat().st_size for file in files), names)
 
 
 def _proven(exporter: Exporter, model: Model, place: Path, job: Job) -> Parity:
@@ -257,7 +259,7 @@ COMMAND = CommandSpec(
       nnopt export model.pt2 -o folder --shard-size 2GB""",
     panel=FORMS,
     arguments=(Arg("model", "The model: a checkpoint, a safetensors file, a folder of shards, a .pt2."),),
-    options=(ExportOptions, DataOptions, ModelOptions, OutputOptions, ComputeOptions),
+    options=(ExportOptions, DataOptions, ModelOptions, OutputOptions, ReportOptions, ComputeOptions),
     body=body,
     flags_of="exporter",
 )

@@ -11,7 +11,7 @@ from nnopt_cli.commands.common import LOOK, Arg, CommandSpec, Context
 from nnopt_cli.errors import FAILED, NnoptError, UsageError
 from nnopt_cli.plugin.component import option
 from nnopt_cli.plugin.data import DataOptions
-from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options
+from nnopt_cli.plugin.options import ComputeOptions, ModelOptions, Options, ReportOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -63,7 +63,7 @@ def body(context: Context) -> int:
         seconds=time.perf_counter() - start,
         version=__version__,
     )
-    context.emit(record.model_dump(mode="json"), lambda console: render(record, console))
+    context.emit(record.model_dump(mode="json"), lambda console: render(record, console), record)
     return 0 if found.passed else FAILED
 
 
@@ -120,6 +120,6 @@ COMMAND = CommandSpec(
         Arg("a", "What is right: a .pt2, an .onnx, or weights with --arch and --input."),
         Arg("b", "What is in question."),
     ),
-    options=(VerifyOptions, DataOptions, ModelOptions, ComputeOptions),
+    options=(VerifyOptions, DataOptions, ModelOptions, ReportOptions, ComputeOptions),
     body=body,
 )

@@ -9,7 +9,9 @@ from nnopt_cli.report.analysis import Analysis
 from nnopt_cli.report.bench import Bench
 from nnopt_cli.report.comparison import Comparison
 from nnopt_cli.report.evaluation import Evaluated
+from nnopt_cli.report.exported import Exported
 from nnopt_cli.report.fusion import Fused
+from nnopt_cli.report.html_export import export, verification
 from nnopt_cli.report.html_fusion import fusion
 from nnopt_cli.report.html_inspection import comparison, inspection
 from nnopt_cli.report.html_measures import analysis, bench, evaluation
@@ -19,6 +21,7 @@ from nnopt_cli.report.html_runs import runs
 from nnopt_cli.report.inspection import Inspection
 from nnopt_cli.report.recipe_runs import RecipeRuns
 from nnopt_cli.report.record import Record, Row
+from nnopt_cli.report.verified import Verified
 
 _COMMANDS: dict[str, type[Row]] = {
     "ensemble": Fused,
@@ -27,6 +30,8 @@ _COMMANDS: dict[str, type[Row]] = {
     "bench": Bench,
     "inspect": Inspection,
     "compare": Comparison,
+    "export": Exported,
+    "verify": Verified,
 }
 
 
@@ -63,6 +68,10 @@ def sheet(record: Row) -> Sheet:
             return inspection(record)
         case Comparison():
             return comparison(record)
+        case Exported():
+            return export(record)
+        case Verified():
+            return verification(record)
     return _plain(type(record).__name__.lower(), record.model_dump(mode="json"))
 
 

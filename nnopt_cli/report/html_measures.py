@@ -9,6 +9,7 @@ from nnopt_cli.report import numbers
 from nnopt_cli.report.analysis import Analysis
 from nnopt_cli.report.bench import WORDS, Bench
 from nnopt_cli.report.evaluation import Evaluated, Score
+from nnopt_cli.report.evaluation_console import label
 from nnopt_cli.report.html_charts import Series, bar, chart, heated, short
 from nnopt_cli.report.html_page import Sheet, cards, notes, section, table, text
 
@@ -18,7 +19,7 @@ _MOST_CLASSES = 40  # a confusion matrix with more is no picture any more
 def evaluation(record: Evaluated) -> Sheet:
     """Models on the same data."""
     names = _letters(len(record.models))
-    label = {
+    titles = {
         n: f"{names[n]}  {score.path}" if len(names) > 1 else score.path
         for n, score in enumerate(record.models)
     }
@@ -34,7 +35,7 @@ def evaluation(record: Evaluated) -> Sheet:
     metrics = list(dict.fromkeys(name for score in record.models for name in score.metrics))
     rows = [
         (
-            text(label[n]),
+            text(titles[n]),
             numbers.count(score.parameters),
             numbers.size(score.bytes),
             _figure(score.loss),
@@ -43,19 +44,18 @@ def evaluation(record: Evaluated) -> Sheet:
         )
         for n, score in enumerate(record.models)
     ]
-    headings = ("model", "parameters", "bytes", "loss", *metrics, "samples/s")
+    headings = ("model", "parameters", "bytes", "loss", *map(label, metrics), "samples/s")
     points = [
         Series(names[n], [(float(score.parameters), score.metrics.get(gate))], [names[n]], line=False)
         for n, score in enumerate(record.models)
     ]
-    cost = chart(points, "parameters", gate, x_text=short) if len(record.models) > 1 else ""
+    sizes = {score.parameters for score in record.models}
+    cost = chart(points, "parameters", gate, x_text=short) if len(sizes) > 1 else ""
     parts = [
         cards(glance),
         section("Figures", table(headings, rows, "n" + "r" * (len(headings) - 1), hide=(1, 2))),
         section(f"{gate.capitalize()} against size", cost),
-        section("Disagreement", _matrix(record.disagreement, names, names), note=_DISAGREE)
-        if len(names) > 1
-        else "",
+        disagreement(record, names),
         *(_classes(record, n, score, names) for n, score in enumerate(record.models)),
         _unreadable(record),
         notes(record.notes),
@@ -70,7 +70,33 @@ def evaluation(record: Evaluated) -> Sheet:
     return Sheet("evaluate", record.data, chips, parts)
 
 
-_DISAGREE = "Share of samples that the row's model and the column's answer differently."
+def disagreement(record: Evaluated, names: Sequence[str]) -> str:
+    """How far apart every two models are, and what one of them gets right and the other wrong."""
+    if len(names) < 2:
+        return ""
+    most = max(max(row) for row in record.disagreement) or 1.0
+    values = record.task == "regression"
+    apart = [
+        [
+            text(name),
+            *(heated(0.8 * far / most, _figure(far) if values else numbers.percent(far)) for far in row),
+        ]
+        for name, row in zip(names, record.disagreement, strict=True)
+    ]
+    what = "labels" if record.task == "multi-label" else "samples"
+    said = f"Share of the {what} that the row's model and the column's answer differently."
+    rooted = "Root of the mean square of the difference between the row's model and the column's."
+    tables = [table(("", *names), apart, "l" + "r" * len(names))]
+    if record.task == "classification":
+        wins = [list(map(float, row)) for row in record.wins]
+        shown = section(
+            "Right where another is wrong",
+            _matrix(wins, names, names),
+            note="Samples that the row's model gets right and the column's wrong.",
+            level=3,
+        )
+        tables.append(shown)
+    return section("Disagreement", *tables, note=rooted if values else said)
 
 
 def _classes(record: Evaluated, n: int, score: Score, letters: Sequence[str]) -> str:

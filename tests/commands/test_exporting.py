@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from nnopt_cli.report.numbers import duration, number, size
 from nnopt_cli.testing import run_command
 
 torch.set_num_threads(1)
@@ -98,7 +99,8 @@ def made(folder: Path, name: str, change=lambda net: None) -> tuple[object, ...]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export")
-    done = export(DIGITS, *GRAPH, "-o", folder / "net.onnx", "--card", "--json")
+    report = ("--report", folder / "net.html")
+    done = export(DIGITS, *GRAPH, "-o", folder / "net.onnx", "--card", "--json", *report)
     assert done.code == 0, done.stderr
     (folder / "net.json").write_text(done.stdout)
     assert export(DIGITS, *GRAPH, "-o", folder / "net.pt2", "-q").code == 0
@@ -122,6 +124,14 @@ def test_the_record(home):
     assert {trial["sizes"]["batch"] for trial in found["parity"]["trials"]} == {1, 2, 3}
     assert found["speed"]["after"] > 0
     assert found["inputs"] == [{"name": "images", "dtype": "float32", "shape": ["batch", 1, 8, 8]}]
+
+
+def test_the_report(home):
+    record, shown = json.loads((home / "net.json").read_text()), (home / "net.html").read_text()
+    for trial in record["parity"]["trials"]:
+        assert number(trial["difference"]) in shown
+    for said in ("73,002", size(record["bytes"]), duration(record["speed"]["after"]), record["sha256"]):
+        assert said in shown
 
 
 def test_the_record_in_the_file(home):
@@ -433,7 +443,9 @@ def test_verify_two_files(home, tmp_path):
     assert done.code == 0, done.stderr
     assert done.json["same"]
     assert done.json["parity"]["difference"] <= 1e-5
-    assert run_command("verify", home / "net.onnx", home / "net.pt2").code == 0
+    page = tmp_path / "page.html"
+    assert run_command("verify", home / "net.onnx", home / "net.pt2", "--report", page).code == 0
+    assert "The same, as far as these inputs tell." in page.read_text()
     assert run_command("verify", DIGITS, home / "net.onnx", *GRAPH, *TEST).code == 0
     done = run_command("verify", home / "net.pt2", home / "net.onnx", "--tolerance", "1e-12")
     assert done.code == 1
