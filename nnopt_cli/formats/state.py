@@ -44,6 +44,8 @@ def load_state(path: str | Path) -> Any:
     """
     from safetensors import SafetensorError, safe_open
 
+    if Path(path).is_dir():
+        raise UnreadableError(f"{path}: is a folder, and the state of a run is a file")
     try:
         with safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(_KEY)

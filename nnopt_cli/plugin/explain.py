@@ -9,7 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from nnopt_cli.errors import UsageError
 from nnopt_cli.model.naming import suggest
-from nnopt_cli.plugin.fields import bounds_in_words, key_of, limits, shape
+from nnopt_cli.plugin.fields import BOUNDS_IN_WORDS, bounds_in_words, extra, key_of, limits, metavar, shape
 
 
 def explain(error: ValidationError, model: type[BaseModel], *, flags: bool, subject: str = "") -> UsageError:
@@ -22,7 +22,11 @@ def explain(error: ValidationError, model: type[BaseModel], *, flags: bool, subj
         subject: what the keys belong to, e.g. `optimizer 'sgd'`; begins the message.
     """
     parts, hints = [], []
-    for detail in error.errors(include_url=False):
+    details = error.errors(include_url=False)
+    refused = {detail["loc"][0] for detail in details if len(detail["loc"]) > 1}
+    for detail in details:
+        if detail["type"] == "too_short" and detail["loc"][0] in refused:
+            continue  # none is left, as the others say why
         message, hint = _one(detail, model, flags)
         parts.append(message)
         if hint and hint not in hints:
@@ -47,9 +51,14 @@ def _one(detail: Mapping[str, Any], model: type[BaseModel], flags: bool) -> tupl
     if choices and kind in ("literal_error", "enum"):
         return f"{label} {shown}: must be one of {', '.join(choices)}", suggest(str(value), choices)
     allowed = limits(info)
+    if kind == "string_pattern_mismatch" and "metavar" in extra(info):
+        return f"{label} {shown}: is not {metavar(info)}", info.description or ""
     if kind in _NUMBERS or kind in _RANGES:
         words = [_NUMBERS[kind]] if kind in _NUMBERS else []
-        return f"{label} {shown}: must be {', '.join([*words, *bounds_in_words(info)])}", ""
+        bounds = bounds_in_words(info) or _bounds_of_item(detail)
+        return f"{label} {shown}: must be {', '.join([*words, *bounds])}", ""
+    if kind == "too_short":
+        return f"{label}: takes at least {detail['ctx']['min_length']}", info.description or ""
     beside = f" (allowed: {allowed})" if allowed and kind != "value_error" else ""
     return f"{label} {shown}: {_said(detail)}{beside}", ""
 
@@ -63,6 +72,12 @@ _NUMBERS = {
 }
 _RANGES = {"greater_than", "greater_than_equal", "less_than", "less_than_equal"}
 _SHOWN = 60  # characters of a value
+
+
+def _bounds_of_item(detail: Mapping[str, Any]) -> list[str]:
+    """The bound that one of several values went over, which belongs to the values and not to the option."""
+    found = detail.get("ctx") or {}
+    return [f"{word} {found[key]:g}" for key, word in BOUNDS_IN_WORDS.items() if key in found]
 
 
 def _shown(value: object) -> str:

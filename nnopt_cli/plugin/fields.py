@@ -81,11 +81,15 @@ def metavar(info: FieldInfo) -> str:
 
 
 def limits(info: FieldInfo) -> str:
-    """The allowed range as text, e.g. `0<=x<1`, or an empty string."""
+    """The allowed range as text, e.g. `0<=x<1`, or an empty string.
+
+    A pattern is shown only where no placeholder says the form in words.
+    """
     low = high = ""
     rest = []
+    bounds = {key: form for key, form in _BOUNDS.items() if key != "pattern" or "metavar" not in extra(info)}
     for bound in info.metadata:
-        for attribute, form in _BOUNDS.items():
+        for attribute, form in bounds.items():
             value = getattr(bound, attribute, None)
             if value is None:
                 continue
@@ -100,11 +104,12 @@ def limits(info: FieldInfo) -> str:
 
 def bounds_in_words(info: FieldInfo) -> list[str]:
     """The allowed range as parts of a sentence: `above 0`, `at most 1`."""
-    words = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
-    found = ((getattr(bound, key, None), word) for bound in info.metadata for key, word in words.items())
+    words = BOUNDS_IN_WORDS.items()
+    found = ((getattr(bound, key, None), word) for bound in info.metadata for key, word in words)
     return [f"{word} {value}" for value, word in found if value is not None]
 
 
+BOUNDS_IN_WORDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _BOUNDS = {
     "ge": "{}<=",
     "gt": "{}<",

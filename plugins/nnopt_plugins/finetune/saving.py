@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnopt_cli import NnoptError
+from nnopt_cli import NnoptError, UsageError, load_state
 from nnopt_plugins.finetune import checkpoint
 from nnopt_plugins.finetune.spans import Interval
 
@@ -33,16 +33,41 @@ class Saving:
     def __init__(
         self, method: Finetune, run: Run, settings: Mapping[str, Any], interruption: Interruption
     ) -> None:
+        self._run = run
         output = run.output
         beside = None if output is None else output.with_name(f"{output.name}.checkpoint")
         self.path: Path | None = method.checkpoint or beside
+        self._check(method)
         self.settings = settings
         self.interruption = interruption
         self.written = method.resume is not None and method.resume == self.path
-        self._run = run
         self._interval = Interval.parse(method.checkpoint_every)
         self._started = time.monotonic()
         self._interval.start(self._started)
+
+    def _check(self, method: Finetune) -> None:
+        """Before any work: whether a checkpoint can be written, and over what."""
+        path = self.path
+        if path is None:
+            return
+        if path.is_dir() or not path.parent.is_dir():
+            wrong = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
+            raise UsageError(f"--checkpoint {path}: {wrong}", "Name a file, in a folder that exists.")
+        if not path.exists() or path == method.resume:
+            return
+        try:
+            load_state(path)
+        except NnoptError:
+            raise NnoptError(
+                f"{path}: is in the way of the checkpoint, and is none itself",
+                "Move it, or name another file with --checkpoint.",
+            ) from None
+        if self._run.verbose >= 0:
+            self._run.console.print(
+                f"{path} is of an earlier training, which --resume would go on with; it is replaced.",
+                soft_wrap=True,
+                markup=False,
+            )
 
     def __call__(self, trainer: Trainer) -> None:
         """After a step. Raises KeyboardInterrupt after saving, where that was asked for."""

@@ -58,6 +58,10 @@ def _check(method: Finetune, model: Model, run: Run) -> None:
         raise UsageError("--patience goes by the validation metric", "Add --val DATA or --val-split 0.1.")
     if method.precision == "fp16" and not run.device.startswith("cuda"):
         raise UsageError("--precision fp16 needs a GPU", "Use bf16, or fp32.")
+    idle = method.model_fields_set & {"temperature", "teacher_weight"}
+    if idle and not method.teacher:
+        flag = min(idle).replace("_", "-")
+        raise UsageError(f"--{flag} is about teachers, and there are none", "Add --teacher MODEL.")
     if method.optimizer.full_batch and method.accumulate > 1:
         raise UsageError(f"the optimizer {method.optimizer.name!r} takes all the data in each step already")
     given = method.optimizer.lr

@@ -5,20 +5,30 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-WARMUP = r"^(\d+(\.\d+)?%|\d+(\.\d+)?e|\d+)$"
-INTERVAL = r"^(0|\d+|\d+(\.\d+)?[smh])$"
+from nnopt_cli import UsageError
+
+WARMUP = r"^(\d{1,9}|\d{1,9}(\.\d{1,9})?[%e])$"
+INTERVAL = r"^(\d{1,9}|\d{1,9}(\.\d{1,9})?[smh])$"
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 def warmup_steps(text: str, total: int, per_epoch: int) -> int:
-    """`500` steps, `2e` epochs or `5%` of all steps, as steps; at most all but one."""
+    """`500` steps, `2e` epochs or `5%` of all steps, as steps.
+
+    Raises UsageError where that is all of them, or more: the full rate would never be reached.
+    """
     if text.endswith("%"):
         steps = round(float(text[:-1]) / 100 * total)
     elif text.endswith("e"):
         steps = round(float(text[:-1]) * per_epoch)
     else:
         steps = int(text)
-    return max(0, min(steps, total - 1))
+    if steps >= total:
+        raise UsageError(
+            f"--warmup {text}: these are {steps:,} steps, and the whole training has {total:,}",
+            "Give a shorter one, such as 5%, or train for more --epochs.",
+        )
+    return steps
 
 
 @dataclass

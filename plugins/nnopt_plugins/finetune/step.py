@@ -84,7 +84,7 @@ class Stepper:
             loss, samples = self._gradients(batches)
             if not self._finite(loss):
                 return loss, samples  # the weights stay as they are
-            self._change(rate, look, None)
+            self._change(rate, look)
         self.masks.apply()
         self.steps.zero_grad(set_to_none=True)
         return loss, samples
@@ -93,7 +93,7 @@ class Stepper:
         """Whether a loss is a number; on a GPU nobody waits to see."""
         return self.device != "cpu" or bool(loss.isfinite())
 
-    def _change(self, rate: float, look: Gradients | None, closure: Callable[[], Any] | None) -> None:
+    def _change(self, rate: float, look: Gradients | None) -> None:
         if self.clip is not None:
             if look is not None:
                 self.accelerator.unscale_gradients(self.steps)
@@ -104,7 +104,11 @@ class Stepper:
             look.look()
         for regularizer in self.regularizers:
             regularizer.before_step(self.layers, rate)
-        self.steps.step(closure)
+        try:
+            self.steps.step()
+        except RuntimeError as error:  # of a foreign class: it is for sparse gradients, or wants a closure
+            said = str(error).split("\n", 1)[0]
+            raise NnoptError(f"the optimizer {self.optimizer.spec()!r} cannot take a step: {said}") from error
 
     def _over_all(
         self, batches: Callable[[], Iterator[Batch]], rate: float, look: Gradients | None
@@ -125,7 +129,7 @@ class Stepper:
         else:
             closure()
             if self._finite(first[0][0]):
-                self._change(rate, look, None)
+                self._change(rate, look)
         return first[0]
 
     def _gradients(self, batches: Sequence[Batch] | Iterator[Batch]) -> tuple[Any, int]:

@@ -94,6 +94,52 @@ def test_options_that_contradict_each_other(tmp_path, made, data):
         assert done.code in (1, 2)
 
 
+@pytest.mark.parametrize(
+    ("args", "sentences"),
+    [
+        (("--warmup", "200%"), ("these are 16 steps", "the whole training has 8")),
+        (("--warmup", "8"), ("these are 8 steps",)),
+        (("--warmup", "3e"), ("these are 12 steps",)),
+        (("--warmup", "soon"), ("'soon': is not STEPS|%|EPOCHSe", "500, 5% of all")),
+        (("--warmup", "9" * 5000), ("is not STEPS",)),
+        (("--checkpoint-every", "1d"), ("'1d': is not STEPS|TIME", "10m")),
+        (("--teacher-weight", 0.9), ("--teacher-weight is about teachers",)),
+        (("--temperature", 2), ("--temperature is about teachers",)),
+        (("--schedule", "multi-step:milestones=[]"), ("milestones: takes at least 1",)),
+        (("--loss", "cross-entropy:weights=[1,2,-3]"), ("weights -3: must be at least 0",)),
+        (("--checkpoint", "/nowhere/at/all"), ("there is no folder /nowhere/at",)),
+        (("--checkpoint", "/"), ("is a folder",)),
+    ],
+)
+def test_nonsense_is_refused_in_words(tmp_path, made, data, args, sentences):
+    done = finetune(made, "--data", data, "--epochs", 2, *args, "-o", tmp_path / "out.pt2")
+    refused(done, *sentences)
+    assert "after validation" not in done.stderr
+    assert "\\d" not in done.stderr
+    assert not (tmp_path / "out.pt2").exists()
+
+
+def test_a_warm_up_that_leaves_one_step_is_none_too_long(made, data):
+    done = finetune(made, "--data", data, "--epochs", 2, "--warmup", 7, "--dry-run")
+    assert done.code == 0, done.stderr
+
+
+def test_a_checkpoint_is_written_over_nothing_but_a_checkpoint(tmp_path, made, data):
+    held = made.read_bytes()
+    args = ("--data", data, "-o", tmp_path / "out.pt2", "--checkpoint", made)
+    refused(finetune(made, *args), "in the way of the checkpoint", code=1)
+    assert made.read_bytes() == held
+
+
+def test_resuming_from_a_folder(tmp_path, made, data):
+    refused(finetune(made, "--data", data, "--resume", tmp_path, "--dry-run"), "is a folder", code=3)
+
+
+def test_an_optimizer_for_other_gradients(made, data):
+    done = finetune(made, "--data", data, "--optimizer", "code:torch.optim:SparseAdam", "--dry-run")
+    refused(done, "cannot take a step", "dense gradients", code=1)
+
+
 def test_a_stream_without_end_needs_a_length(tmp_path, made):
     code = tmp_path / "own.py"
     code.write_text(
