@@ -28,6 +28,8 @@ class Case:
         needs: the package that `build` imports, besides torch.
         static: the index of every input whose first dimension is not the batch.
         onnx: whether PyTorch's exporter has a form in ONNX for the network, dense or not.
+        measured: samples on which batch norms are measured: more where few leave variances of next to
+            nothing, which then blow every rounding up.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Case:
     needs: str = ""
     static: tuple[int, ...] = ()
     onnx: bool = True
+    measured: int = 4
 
 
 def module(case: Case) -> nn.Module:
@@ -53,7 +56,7 @@ def module(case: Case) -> nn.Module:
         if any(norm.track_running_stats for norm in norms):
             for norm in norms:
                 norm.train().momentum = None
-            net(*case.inputs(4))
+            net(*case.inputs(case.measured))
             net.eval()
         for name, tensor in [*net.named_parameters(), *net.named_buffers()]:
             if tensor.is_floating_point() and tensor.numel() > 1 and _constant(tensor):

@@ -38,10 +38,12 @@ def torchvision() -> Any:
     return importlib.import_module("torchvision")
 
 
-def add(name: str, make: Callable[[Any], nn.Module], inputs: Any = None, most: float = 0.45) -> None:
+def add(
+    name: str, make: Callable[[Any], nn.Module], inputs: Any = None, most: float = 0.45, measured: int = 4
+) -> None:
     """A case whose network `make` builds from `torchvision.models`."""
-    inputs = inputs or images(3, 64, 64)
-    CASES.append(Case(name, "torchvision", lambda: make(torchvision().models), inputs, most, "torchvision"))
+    inputs, network = inputs or images(3, 64, 64), lambda: make(torchvision().models)
+    CASES.append(Case(name, "torchvision", network, inputs, most, "torchvision", measured=measured))
 
 
 def named(function: str, **options: Any) -> Callable[[Any], nn.Module]:
@@ -60,10 +62,11 @@ for function in (
         "squeezenet1_1",
     ),
     *("mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "mnasnet1_0", "shufflenet_v2_x1_0"),
-    *("efficientnet_b0", "efficientnet_v2_s", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny"),
+    *("efficientnet_b0", "regnet_x_400mf", "regnet_y_400mf", "convnext_tiny"),
     *("swin_t", "swin_v2_t"),
 ):
     add(function.replace("_", "-"), named(function))
+add("efficientnet-v2-s", named("efficientnet_v2_s"), measured=32)
 add("vgg16", named("vgg16"), images(3, 32, 32))
 add("alexnet", named("alexnet"), images(3, 96, 96))
 add("googlenet", named("googlenet", init_weights=False, aux_logits=False))
