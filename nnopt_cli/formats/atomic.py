@@ -18,13 +18,13 @@ from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
+from nnopt_cli.formats.direct import LEAST, PAGE, DirectFile
 from nnopt_cli.formats.syscalls import exchange, rename_new, start_writeback
 from nnopt_cli.formats.target import FULL, Target, explained
 
 _COPY = 1 << 20  # bytes held at once by a copy
-_WRITEBACK = (
-    1 << 25
-)  # bytes between two nudges to start writing to disk: a third of the time of a large write
+_WRITEBACK = 1 << 25  # bytes between two nudges to start writing to disk: a third of a large write's time
+_LARGE = 1 << 26  # bytes of a file that is not kept in the page cache
 
 
 class OutputFile:
@@ -41,11 +41,13 @@ class OutputFile:
         self.size = size
         self._shown = shown or path
         self._waiting = 0  # bytes written since the last nudge
+        self._direct: DirectFile | None = None
         with explained(self._shown, size):
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
             try:
                 _lock(self._fd)
                 self._reserve()
+                self._direct = DirectFile.open(path) if size >= _LARGE else None
             except BaseException:
                 self.close(sync=False)
                 path.unlink()
@@ -65,13 +67,21 @@ class OutputFile:
         """Write all of `data` at byte `offset`. Raises NnoptError when the disk is full."""
         view = memoryview(data)
         with explained(self._shown, self.size):
-            while len(view):
-                done = os.pwrite(self._fd, view, offset)
+            if self._direct is not None and len(view) >= LEAST:
+                ahead, pages = -offset % PAGE, (len(view) - -offset % PAGE) // PAGE * PAGE
+                self._write(view[:ahead], offset)
+                done = ahead + self._direct.write_at(view[ahead : ahead + pages], offset + ahead)
                 view, offset = view[done:], offset + done
-                self._waiting += done  # threads may lose an update: it only times a hint
+            self._write(view, offset)
             if self._waiting >= _WRITEBACK:
                 self._waiting = 0
                 start_writeback(self._fd)
+
+    def _write(self, view: memoryview, offset: int) -> None:
+        while len(view):
+            done = os.pwrite(self._fd, view, offset)
+            view, offset = view[done:], offset + done
+            self._waiting += done  # threads may lose an update: it only times a hint
 
     def cut(self, size: int) -> None:
         """Make the file `size` bytes long."""
@@ -90,6 +100,8 @@ class OutputFile:
         finally:
             os.close(self._fd)
             self._fd = -1
+            if self._direct is not None:
+                self._direct.close()
 
 
 def copy_file(source: Path, path: Path, shown: Path) -> None:

@@ -19,6 +19,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from nnopt_cli.formats.layout import Sink
+from nnopt_cli.formats.syscalls import keep_freed_memory
 from nnopt_cli.formats.tally import Tally
 from nnopt_cli.formats.weight import CHUNK_BYTES, Array, Weight
 from nnopt_cli.formats.zeros import count_zeros
@@ -64,6 +65,7 @@ def stream(
     `tick` is told the bytes done as they are done, from several threads. An exception in one thread
     stops the others at their next chunk and is raised here, as is KeyboardInterrupt.
     """
+    keep_freed_memory()
     total = sum(item.weight.nbytes for item in placed)
     results: dict[int, Streamed] = {}
     stop = threading.Event()

@@ -13,7 +13,7 @@ import numpy as np
 
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.formats.weight import Array, Tap, Weight
-from nnopt_cli.model.numbers import compute_type, to_reals, to_words
+from nnopt_cli.model.numbers import compute_type, reals_per_word, to_reals, to_words
 
 BLOCK = 1 << 16  # elements merged at once: in float32 a few members fit in cache
 Over = Literal["tensor", "layer", "model"]
@@ -73,44 +73,51 @@ class Corresponding:
     def chunks(self, most: int | None = None) -> Iterator[tuple[int, list[Array]]]:
         """The values as `merge` gets them, each with the flat index of its first; anew at every call.
 
-        What is infinite and the same in all members (a mask) is left out.
+        They are good until the next are asked for. What is infinite and the same in all members (a mask)
+        is left out.
 
         Args:
             most: give only so many chunks, spread evenly, of a tensor that has more.
         """
         unit = math.lcm(*(weight.unit for weight in self.all))
         first = self.members[0]
-        buffers: list[Array] = []
         spans = list(first.spans(min(unit, max(1, first.numel)), BLOCK * first.dtype.itemsize))
+        if not spans:
+            return
         if most is not None and len(spans) > most:
             spans = [spans[len(spans) * i // most] for i in range(most)]
+        longest = max(count for _, count in spans)
+        buffers, rooms = [np.empty(longest, weight.dtype.word) for weight in self.all], self.rooms(longest)
         for start, count in spans:
-            buffers = buffers or [np.empty(count, weight.dtype.word) for weight in self.all]
             pairs = zip(self.all, buffers, strict=True)
             words = [weight.chunk(start, count, buffer) for weight, buffer in pairs]
-            values = self.values(words)
-            if values is not None:
-                yield start, values
+            if self.read(words, rooms):
+                numbers = count * reals_per_word(first.dtype)
+                yield start, [room[:numbers] for room in rooms[: len(self.members)]]
 
-    def values(self, words: Sequence[Array]) -> list[Array] | None:
-        """Raw words of all members (and the base) as numbers; less the base's, where there is one.
+    def rooms(self, count: int) -> list[Array]:
+        """For every one of `all` room for `count` elements as numbers."""
+        kind = compute_type(weight.dtype for weight in self.all)
+        return [np.empty(count * reals_per_word(weight.dtype), kind) for weight in self.all]
 
-        Returns None where they hold NaN or infinity, and are the same in all.
+    def read(self, words: Sequence[Array], rooms: Sequence[Array]) -> bool:
+        """Put raw words of all members (and the base) into `rooms` as numbers; members' less the base's.
+
+        Returns False where they hold NaN or infinity, and are the same in all.
         Raises NnoptError: only some do.
         """
-        kind = compute_type(weight.dtype for weight in self.all)
         found = []
-        for weight, own in zip(self.all, words, strict=True):
-            numbers = to_reals(own, weight.dtype, kind)
+        for weight, own, room in zip(self.all, words, rooms, strict=True):
+            numbers = to_reals(own, weight.dtype, room.dtype.type, room)
             if not math.isfinite(float(np.dot(numbers, numbers))) and not np.isfinite(numbers).all():
                 if same(words):
-                    return None
+                    return False
                 raise _unfit(self.name, weight, self.all.index(weight))
             found.append(numbers)
-        if self.base is None:
-            return found
-        ancestor = found.pop()
-        return [each - ancestor for each in found]
+        if self.base is not None:
+            for each in found[:-1]:
+                np.subtract(each, found[-1], out=each)
+        return True
 
     def gram(self, over: Over = "tensor", most: int | None = None) -> Array:
         """Inner products of all pairs of members, float64, over this tensor or its whole layer or model.
@@ -191,27 +198,23 @@ class BlendedWeight(Weight):
             buffer = np.empty(len(out), weight.dtype.word)
             weight.read_into(buffer, start, _into(digest))
             words.append(buffer)
-        found = self._found()
+        found, rooms = self._found(), self._tensor.rooms(min(BLOCK, len(out)))
         for at in range(0, len(out), BLOCK):
-            self._blend([each[at : at + BLOCK] for each in words], start + at, found)
+            self._blend([each[at : at + BLOCK] for each in words], rooms, start + at, found)
 
-    def _blend(self, words: list[Array], start: int, found: Any) -> None:
+    def _blend(self, words: list[Array], rooms: list[Array], start: int, found: Any) -> None:
         """Merge one block into the first of `words`."""
-        if self._method.convex and same(words):
-            return
         tensor = self._tensor
-        values = tensor.values(words)
-        if values is None:
+        if (self._method.convex and same(words)) or not tensor.read(words, rooms):
             return
-        if tensor.base is None:
-            ancestor = None
-        else:
-            ancestor = to_reals(words[-1], tensor.base.dtype, values[0].dtype.type)
-        factor = len(values[0]) // max(1, len(words[0]))  # two numbers for a complex one
-        merged = self._method.merge(values, tensor, found, start * factor)
+        factor = reals_per_word(self.dtype)
+        values = [room[: len(words[0]) * factor] for room in rooms]
+        merged = self._method.merge(values[: len(tensor.members)], tensor, found, start * factor)
         if merged.shape != values[0].shape:
             raise NnoptError(f"{tensor.name}: the fusion made {merged.shape} out of {values[0].shape}")
-        words[0][:] = to_words(merged if ancestor is None else merged + ancestor, self.dtype)
+        if tensor.base is not None:
+            merged = np.add(merged, values[-1], out=values[-1])
+        words[0][:] = to_words(merged, self.dtype)
 
     def _found(self) -> Any:
         with self._lock:

@@ -19,15 +19,26 @@ def compute_type(dtypes: Iterable[DType]) -> Any:
     return np.float64 if any(dtype.name in _WIDE for dtype in dtypes) else np.float32
 
 
-def to_reals(words: Array, dtype: DType, kind: Any) -> Array:
-    """The elements as a new array of `kind` (float32 or float64); complex ones as pairs, twice as many.
+def reals_per_word(dtype: DType) -> int:
+    """Two for complex elements, one for others."""
+    return 2 if dtype.name in _PAIRS else 1
 
-    Exact, as long as `kind` is what `compute_type` gives for `dtype`.
+
+def to_reals(words: Array, dtype: DType, kind: Any, out: Array | None = None) -> Array:
+    """The elements as an array of `kind` (float32 or float64); complex ones as pairs, twice as many.
+
+    Exact, as long as `kind` is what `compute_type` gives for `dtype`. In the first places of `out`, where
+    that is given, else in a new array.
     """
-    if dtype.name == "bfloat16":
-        wide = np.left_shift(words, 16, dtype=np.uint32).view(np.float32)
-        return wide if kind is np.float32 else wide.astype(kind)
-    return words.view(_PAIRS.get(dtype.name, words.dtype)).astype(kind)
+    count = len(words) * reals_per_word(dtype)
+    out = np.empty(count, kind) if out is None else out[:count]
+    if dtype.name != "bfloat16":
+        np.copyto(out, words.view(_PAIRS.get(dtype.name, words.dtype)))
+    elif kind is np.float32:
+        np.left_shift(words, 16, out=out.view(np.uint32), dtype=np.uint32)
+    else:
+        np.copyto(out, np.left_shift(words, 16, dtype=np.uint32).view(np.float32))
+    return out
 
 
 def to_words(numbers: Array, dtype: DType) -> Array:

@@ -58,7 +58,7 @@ class Ties(TaskVectors):
 
         kept = [trimmed(value, least) for value, least in zip(values, found, strict=True)]
         merged = elected(kept, self.factors(tensor), normalize=self.normalize)
-        return merged * merged.dtype.type(self.scale)
+        return merged if self.scale == 1 else merged * merged.dtype.type(self.scale)
 
 
 class DareLinear(TaskVectors):
@@ -90,7 +90,7 @@ class DareTies(TaskVectors):
 
         kept = _dropped(values, self.density, tensor, start)
         merged = elected(kept, self.factors(tensor), normalize=self.normalize)
-        return merged * merged.dtype.type(self.scale)
+        return merged if self.scale == 1 else merged * merged.dtype.type(self.scale)
 
 
 def _dropped(values: Sequence[Array], density: float, tensor: Corresponding, start: int) -> list[Array]:

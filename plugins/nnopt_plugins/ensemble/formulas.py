@@ -16,6 +16,7 @@ _HALF, _BINS = np.uint32(16), 1 << 16  # half of a float32, and its values
 _INFINITY = 0x7F800000  # as float32 bits
 _LOOKS, _STRIDE = 8, 8  # a sample: every eighth value of eight chunks
 _MOST = 1 << 22  # magnitudes that are held for sorting
+_SIGN = {np.float32: np.uint32(1 << 31), np.float64: np.uint64(1 << 63)}
 _STEPS, _CLOSE = 100, 1e-12  # of the Karcher mean's iteration, and where it ends
 
 
@@ -199,41 +200,58 @@ def elected(values: Sequence[Array], shares: Sequence[float], *, normalize: bool
     Yadav et al., "TIES-Merging: Resolving interference when merging models", arXiv:2306.01708,
     section 4, steps 2 and 3. A sum of zero elects plus; the mean is over members that are not zero.
     """
-    kind = values[0].dtype.type  # masks are multiplied: np.where on random ones is many times slower
-    weighted = [value * kind(share) for value, share in zip(values, shares, strict=True)]
-    total = weighted[0].copy()
-    for each in weighted[1:]:
-        total += each
-    positive = total >= 0
-    merged, weight = np.zeros_like(total), np.zeros_like(total)
+    kind = values[0].dtype.type  # np.where on random masks is many times slower than what is done here
+    equal = min(shares) == max(shares) > 0
+    weighted = values if equal else [value * kind(share) for value, share in zip(values, shares, strict=True)]
+    signs = _bits(weighted[0].copy() if len(weighted) == 1 else weighted[0] + weighted[1])
+    for each in weighted[2:]:
+        signs.view(kind)[:] += each
+    signs &= _SIGN[kind]
+    merged, flags = np.zeros_like(weighted[0]), np.empty(weighted[0].shape, np.bool_)
+    turned = np.empty_like(merged)  # numbers times the elected sign: what is positive agrees
+    weight = np.zeros(merged.shape, kind if not equal else np.min_scalar_type(len(values)))
     for each, share in zip(weighted, shares, strict=True):
-        agree = ((each > 0) == positive) & (each != 0)
-        merged += each * agree
+        np.bitwise_xor(_bits(each), signs, out=_bits(turned))
+        agree = np.greater(turned, 0, out=flags)
+        turned *= agree
+        merged += turned
         if normalize:
-            weight += agree * kind(share)
-    if normalize:
-        weight += np.abs(weight) < 1e-8  # none agrees: 0 / 1
+            weight += agree.view(np.uint8) if equal else np.multiply(agree, kind(share), out=turned)
+    if not normalize:
+        merged *= kind(shares[0] if equal else 1)
+    elif equal:
+        weight |= weight == 0
         merged /= weight
+    else:
+        merged /= weight + (np.abs(weight) < 1e-8)  # none agrees: 0 / 1
+    np.bitwise_xor(_bits(merged), signs, out=_bits(merged))
     return merged
+
+
+def _bits(numbers: Array) -> Array:
+    """float32 or float64 as unsigned integers of that size."""
+    return numbers.view(np.uint32 if numbers.itemsize == 4 else np.uint64)
 
 
 def dropped(value: Array, density: float, seed: int, stream: int, start: int) -> Array:
     """`value` with each element kept with probability `density` and divided by it, else zero.
 
     Yu et al., "Language models are super Mario", arXiv:2311.03099, equation 2 (their p is 1 - density).
-    Which are kept follows from seed, stream and flat index (Philox counters), whatever the chunks are.
+    The density is rounded to 1/65536. Which are kept follows from seed, stream and flat index, whatever
+    the chunks are: PCG64DXSM can be advanced, and an element takes one byte of it, or two.
     """
     if density >= 1:
         return value
-    sixteenths = max(1, round(density * 65536))
-    first = start // 16  # a counter gives sixteen draws of 16 bits
-    draws = np.random.Philox(key=[seed, stream]).advance(first)
-    wanted = start - first * 16 + len(value)
-    bits = np.asarray(draws.random_raw(-(-wanted // 4))).view(np.uint16)[start - first * 16 : wanted]
-    kept: Array = value * np.where(
-        bits < sixteenths, value.dtype.type(65536 / sixteenths), value.dtype.type(0)
-    )
-    return kept
+    word: Any = np.uint8 if density * 256 == int(density * 256) else np.uint16
+    steps = 1 << 8 * np.dtype(word).itemsize
+    kept = max(1, round(density * steps))
+    each = 8 // np.dtype(word).itemsize  # elements that one draw of 64 bits is for
+    first, skip = divmod(start, each)
+    draws = np.random.PCG64DXSM(np.random.SeedSequence([seed, stream])).advance(first)
+    bits = np.asarray(draws.random_raw(-(-(skip + len(value)) // each))).view(word)
+    out: Array = value * (bits[skip : skip + len(value)] < kept)
+    out *= value.dtype.type(steps / kept)
+    return out
 
 
 def weighted_mean(values: Sequence[Array], weights: Sequence[Array]) -> Array:
