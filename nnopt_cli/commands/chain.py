@@ -39,7 +39,7 @@ class Order:
     """What is to be done.
 
     Attributes:
-        source: the model; None for a new one, as `reading.arch` builds it.
+        source: the model's file; None for a new one, as `reading.arch` builds it.
         reading: how it is read.
         links: the passes, in order.
         output: where the result goes; None for the usual place beside the input.
@@ -48,6 +48,7 @@ class Order:
         tag: a word at the end of the usual output's name.
         like: the file whose kind the result takes, where that is not the output's.
         nowhere: with `dry_run`, that there is no place for the result that would have to be free.
+        model: the model itself, where it is in no file.
     """
 
     source: Path | None
@@ -59,6 +60,7 @@ class Order:
     tag: str = ""
     like: Path | None = None
     nowhere: bool = False
+    model: Model | None = None
 
     @property
     def words(self) -> str:
@@ -132,7 +134,9 @@ def _opened(order: Order, registry: Registry) -> Model:
     from nnopt_cli.model.training import untrained
     from nnopt_cli.plugin.opening import new_model, open_model
 
-    if order.source is not None:
+    if order.model is not None:
+        model = order.model
+    elif order.source is not None:
         model = open_model(order.source, order.reading, registry)
     elif order.output is None and not order.dry_run:
         raise UsageError("without a model file, -o has to say where the result goes", "Give -o, or a model.")

@@ -32,7 +32,9 @@ class RunOptions(Options):
     """What is run, on what."""
 
     model: Path | None = option(
-        None, help="The model to begin with, in place of the recipe's.", metavar="PATH"
+        None,
+        help="The model to begin with, in place of the recipe's; to repeat a fusion, the folder of its members.",
+        metavar="PATH",
     )
     set_: tuple[str, ...] = option(
         (),

@@ -61,9 +61,7 @@ def pass_step(table: Mapping[str, Any], registry: Registry, *, allow_code: bool)
     name = table["pass"]
     if not isinstance(name, str):
         raise UsageError(f"pass: {name!r} is not the name of a pass")
-    seed = table.get("seed")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63):
-        raise UsageError(f"seed: {seed!r} is not a whole number from 0 to 2**63 - 1")
+    seed = seed_of(table)
     given = {key: value for key, value in table.items() if key not in ("pass", "seed")}
     if "name" in given:
         raise UsageError("there is no option 'name'", "The pass is named by the key 'pass'.")
@@ -75,6 +73,16 @@ def pass_step(table: Mapping[str, Any], registry: Registry, *, allow_code: bool)
         raise UsageError(error.message.removeprefix(f"pass {name!r}: "), error.hint) from error
     assert isinstance(method, Pass)
     return PassStep(method, seed, table)
+
+
+def seed_of(table: Mapping[str, Any]) -> int | None:
+    """A step's own seed; None where it has none. Raises UsageError."""
+    seed = table.get("seed")
+    if seed is None:
+        return None
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
+        raise UsageError(f"seed: {seed!r} is not a whole number from 0 to 2**63 - 1")
+    return seed
 
 
 def command_step(

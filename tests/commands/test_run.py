@@ -233,13 +233,15 @@ def test_a_record_needs_its_own_input(home):
     ok("prune", "digits.pt", "-s", "0.5", "-o", "a.pt")
     (home / "sub").mkdir()
     shutil.move("a.pt", "sub/a.pt")
+    ok("run", "sub/a.pt")  # the input is in the current folder
+    shutil.move("digits.pt", "input.pt")
     done = run_command("run", "sub/a.pt")
     assert done.code == 1
     assert "--model PATH" in done.stderr
-    ok("run", "sub/a.pt", "--model", "digits.pt")
-    ok("prune", "digits.pt", "-s", "0.1", "-o", "other.pt")
+    ok("run", "sub/a.pt", "--model", "input.pt")
+    ok("prune", "input.pt", "-s", "0.1", "-o", "other.pt")
     assert "other weights" in run_command("run", "sub/a.pt", "--model", "other.pt").stderr
-    done = run_command("run", "digits.pt")
+    done = run_command("run", "input.pt")
     assert done.code == 1
     assert "no record" in done.stderr
 
@@ -295,7 +297,7 @@ def test_a_record_does_not_lead_to_other_folders(home):
     save(replace(load("digits.pt"), provenance=Provenance((prune(sparsity=0.5),), inputs, {}, "0")), "m.pt")
     done = run_command("run", "m.pt")
     assert done.code == 1
-    assert "passwd is not beside it" in done.stderr
+    assert "passwd is neither beside it" in done.stderr
 
 
 def test_code_in_a_recipe_of_ones_own_runs(home):
