@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from nnopt_plugins.finetune.outcome import diverged, report
 from nnopt_plugins.finetune.rates import Rates
 from nnopt_plugins.finetune.saving import Saving
 from nnopt_plugins.finetune.spans import warmup_steps
-from nnopt_plugins.finetune.step import Stepper
+from nnopt_plugins.finetune.step import Stepper, compiled
 from nnopt_plugins.finetune.teachers import Teachers, open_teachers
 
 if TYPE_CHECKING:
@@ -50,6 +51,12 @@ def train(method: Finetune, model: Model, run: Run) -> Model:
 
 def _check(method: Finetune, model: Model, run: Run) -> None:
     """Raise UsageError for options that contradict each other."""
+    processes = os.environ.get("WORLD_SIZE", "1")  # set by torchrun and `accelerate launch`
+    if processes.isdigit() and int(processes) > 1:
+        raise UsageError(
+            f"training runs in one process, and {processes} were launched: each would do all of it",
+            "Launch one, as --num_processes 1; --threads says how many cores it uses.",
+        )
     if not model.container.files and method.init is None:
         raise UsageError("there is no model file", "Name one, or add --init he-normal to begin from scratch.")
     if method.init is not None and method.rewind is not None:
@@ -116,14 +123,9 @@ def _train(method: Finetune, model: Model, run: Run) -> Model:
 
 
 def _trainer(method: Finetune, model: Model, begun: Begun, data: Data, parts: Sides, run: Run) -> Trainer:
-    call = begun.module
-    if method.compile:
-        import torch
-
-        call = torch.compile(begun.module)  # type: ignore[assignment]
     stepper = Stepper(
         module=begun.module,
-        call=call,
+        call=compiled(begun.module) if method.compile else begun.module,
         layers=begun.layers,
         data=data,
         optimizer=method.optimizer,

@@ -59,8 +59,6 @@ class Stepper:
         made = self.optimizer.build(parameter_groups(self.layers), self.lr)
         self.accelerator = _accelerator(self.precision, self.device)
         self.steps: Any = self.accelerator.prepare_optimizer(made, device_placement=False)
-        if self.accelerator.num_processes > 1:
-            self.call = self.accelerator.prepare_model(self.call, device_placement=False)
         self.fixed = self.data.train.assembly.expected.batch
 
     def step(
@@ -214,6 +212,26 @@ class Stepper:
                     held[key] = torch.empty_like(parameter, dtype=value.dtype).copy_(value).detach()
         if state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+
+
+def compiled(module: nn.Module) -> Callable[..., Any]:
+    """The same, compiled when it is first called; that raises NnoptError where it cannot be done."""
+    import torch
+    from torch._dynamo.exc import TorchDynamoException
+
+    made = torch.compile(module)
+
+    def call(*args: Any, **named: Any) -> Any:
+        try:
+            return made(*args, **named)
+        except TorchDynamoException as error:
+            said = str(error).strip().split("\n", 1)[0]
+            raise NnoptError(
+                f"--compile: the network cannot be compiled here: {said}",
+                "It takes a C++ compiler such as g++. Without --compile the network is trained as it is.",
+            ) from error
+
+    return call
 
 
 def named_tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -131,6 +131,16 @@ def test_a_checkpoint_is_written_over_nothing_but_a_checkpoint(tmp_path, made, d
     assert made.read_bytes() == held
 
 
+def test_a_launch_of_several_processes(tmp_path, made, data, monkeypatch):
+    """Each would train on all the data, and write the same file."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    args = ("--data", data, "--epochs", 1, "-o", tmp_path / "out.pt2")
+    refused(finetune(made, *args), "in one process, and 2 were launched")
+    assert not (tmp_path / "out.pt2").exists()
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert finetune(made, *args).code == 0
+
+
 def test_resuming_from_a_folder(tmp_path, made, data):
     refused(finetune(made, "--data", data, "--resume", tmp_path, "--dry-run"), "is a folder", code=3)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 from finetune_models import ARCH, finetune, same, tuned, weights_of, write_data, write_model, write_program
 from test_interrupted import stop_after
 
 from nnopt_cli.plugin.manager import Wanted, load_plugins
+from nnopt_cli.testing import run_process
 
 REGISTRY = load_plugins(Wanted(allowed=frozenset()))
 OPTIMIZERS = (*REGISTRY.names("optimizer"), "code:torch.optim:Adafactor", "code:torch.optim:LBFGS")
@@ -96,3 +99,32 @@ def test_a_training_that_spoils_the_model_says_so(tmp_path):
         good, "--data", data, "--epochs", 1, "--lr", 1e4, "--optimizer", "sgd", "-o", tmp_path / "bad.pt2"
     )
     assert any("made it worse" in note for note in found["notes"])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of PyTorch's own compiler
+@pytest.mark.parametrize("program", [False, True])
+def test_a_compiled_network_learns_the_same(tmp_path, program):
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        pytest.skip("needs a C++ compiler")
+    made = write_program(tmp_path) if program else write_model(tmp_path)
+    args = (*(() if program else ("--arch", ARCH)), "--data", write_data(tmp_path), "--epochs", 2)
+    args = (*args, "--regularizer", "dropout:rate=0", "--lr", 0.01)
+    end = made.suffix
+    tuned(made, *args, "--compile", "-o", tmp_path / f"compiled{end}")
+    tuned(made, *args, "-o", tmp_path / f"plain{end}")
+    one, other = weights_of(tmp_path / f"compiled{end}"), weights_of(tmp_path / f"plain{end}")
+    for name in one:
+        torch.testing.assert_close(one[name], other[name], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_without_a_compiler_compiling_says_so(tmp_path):
+    made, data, out = write_program(tmp_path), write_data(tmp_path), tmp_path / "out.pt2"
+    lacking = {"CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
+    done = run_process("finetune", made, "--data", data, "--epochs", 1, "--compile", "-o", out, env=lacking)
+    assert done.code == 1
+    said = " ".join(done.stderr.split())
+    assert "--compile: the network cannot be compiled here" in said
+    assert "C++ compiler" in said
+    assert not out.exists()
