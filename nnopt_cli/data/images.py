@@ -58,12 +58,12 @@ class Skipped:
             raise NnoptError(f"the image of {name} cannot be read: {why}", "Without --strict it is left out.")
         self.found[name] = why
 
-    def note(self, total: int | None) -> str:
-        """One sentence for the summary; empty where all could be read."""
+    def note(self, total: int | None, most: int = 3) -> str:
+        """One sentence for the summary that names so many of them; empty where all could be read."""
         if not self.found:
             return ""
-        shown = "; ".join(f"{name}: {why}" for name, why in list(self.found.items())[:3])
-        more = f"; and {len(self.found) - 3} more" if len(self.found) > 3 else ""
+        shown = "; ".join(f"{name}: {why}" for name, why in list(self.found.items())[:most])
+        more = f"; and {len(self.found) - most:,} more" if len(self.found) > most else ""
         many = f"{len(self.found):,} images" if len(self.found) > 1 else "1 image"
         whole = f" of {total:,}" if total is not None else ""
         return f"{many}{whole} could not be read and were left out: {shown}{more}."

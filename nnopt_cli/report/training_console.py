@@ -48,22 +48,32 @@ def _rows(found: Trained) -> list[tuple[Any, ...]]:
     dense = (_figure(found.dense),) if found.dense is not None else ()
     gain = found.after - found.before
     return [
-        (found.metric_name, *dense, _figure(found.before), _figure(found.after), f"{gain:+.4f}"),
-        ("loss", *("" for _ in dense), *map(_figure, found.loss), f"{found.loss[1] - found.loss[0]:+.4f}"),
+        (found.metric_name, *dense, _figure(found.before), _figure(found.after), _figure(gain, "+")),
+        (
+            "loss",
+            *("" for _ in dense),
+            *map(_figure, found.loss),
+            _figure(found.loss[1] - found.loss[0], "+"),
+        ),
     ]
 
 
-def _figure(value: float | None) -> str:
+def _figure(value: float | None, sign: str = "") -> str:
     if value is None:
         return ""
-    return f"{value:.4f}" if abs(value) < 1e4 else f"{value:.4g}"
+    return f"{value:{sign}.4f}" if abs(value) < 1e4 else f"{value:{sign}.4g}"
 
 
 def _facts(page: Page, found: Trained) -> list[tuple[str, str]]:
     done = f"{numbers.plural(len(found.epochs), 'epoch')}, {numbers.plural(found.steps, 'step')}"
     speed = f"{numbers.count(round(found.samples_per_second))} samples/s" if found.samples_per_second else ""
     out = [("trained", page.joined((done, f"{numbers.count(found.samples)} samples", speed)))]
-    out.append(("on training rows", f"{found.metric_name} {_figure(found.train)}, a gap of {found.gap:+.4f}"))
+    out.append(
+        (
+            "on training rows",
+            f"{found.metric_name} {_figure(found.train)}, a gap of {_figure(found.gap, '+')}",
+        )
+    )
     if found.best_epoch is not None:
         by = f"by {numbers.count(found.chosen_on)} other rows"
         out.append(("best epoch", f"{found.best_epoch} of {len(found.epochs)}, {by}; kept: {found.kept}"))

@@ -10,8 +10,12 @@ from nnopt_plugins.finetune.judge import figures
 
 if TYPE_CHECKING:
     from nnopt_cli import Model, Run
+    from nnopt_cli.data import Data
+    from nnopt_plugins.finetune.judge import Sides
     from nnopt_plugins.finetune.loop import DivergedError, Trainer
     from nnopt_plugins.finetune.passes import Finetune
+
+_DIVERGED = 2.0  # times the loss before training: no fluctuation
 
 
 def report(method: Finetune, model: Model, trainer: Trainer, run: Run) -> None:
@@ -47,12 +51,33 @@ def report(method: Finetune, model: Model, trainer: Trainer, run: Run) -> None:
     if sides.chooses and trainer.best.epoch == 0 and trainer.keep == "best":
         run.note(f"No epoch was better than the start by {name}: the weights are those from before training.")
     gain = after.metrics[name] - trainer.before["metric"]
-    if (gain < 0 if data.gate.larger_is_better else gain > 0) and method.init is None:
+    worse = gain < 0 if data.gate.larger_is_better else gain > 0
+    if worse and method.init is None:
         run.note(f"Training made it worse by {name}. Try a smaller --lr, or more data.")
+    elif after.loss > _DIVERGED * abs(trainer.before["loss"]) + 1:
+        run.note(
+            f"The loss went up from {trainer.before['loss']:.3g} to {after.loss:.3g}. Try a smaller --lr."
+        )
     if data.val is None and sides.said == "training rows":
         run.note("Without --val or --test, figures are of rows that were trained on, and look too good.")
-    if skipped := data.train.skipped.note(data.train.size):
-        run.note(skipped)
+    if method.val is not None and method.val == method.data:
+        run.note("--val is the data that was trained on: its figures look too good.")
+    for sentence in _left_out(data, sides, run):
+        run.note(sentence)
+
+
+def _left_out(data: Data, sides: Sides, run: Run) -> list[str]:
+    """Of each set of data, the images that could not be read; with -v all of them by name."""
+    parts = [data.train, *([] if data.val is None else [data.val])]
+    if all(sides.reported.skipped is not each.skipped for each in parts):
+        parts.append(sides.reported)  # what --test names
+    most = {"most": 1 << 30} if run.verbose > 0 else {}
+    out = []
+    for skipped in {id(each.skipped): each.skipped for each in parts}.values():
+        sizes = [each.size for each in parts if each.skipped is skipped]  # of one source, if it was split
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        out.append(skipped.note(total, **most))
+    return [sentence for sentence in out if sentence]
 
 
 def dense_figure(model: Model, name: str) -> float | None:
