@@ -71,6 +71,7 @@ class CommandSpec:
         commands: commands below it (`plugins new`).
         lenient: whether it runs although NNOPT_STRICT_PLUGINS is set and a plugin is broken.
         flags_of: a kind of component whose options are flags of it, too.
+        makes: in a recipe, whether what it writes is the model of the steps after it.
     """
 
     name: str
@@ -82,6 +83,7 @@ class CommandSpec:
     commands: tuple[CommandSpec, ...] = ()
     lenient: bool = False
     flags_of: str = ""
+    makes: bool = False
 
     def models(self, registry: Registry) -> tuple[type[BaseModel], ...]:
         """The models of all its flags, with the options of the components of `flags_of` among them."""

@@ -100,4 +100,5 @@ COMMAND = CommandSpec(
     arguments=(Arg("model", "The model: a checkpoint, a safetensors file, a folder of shards, a .pt2."),),
     options=(ModelOptions, OutputOptions, ComputeOptions),
     body=body,
+    makes=True,
 )

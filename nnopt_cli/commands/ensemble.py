@@ -131,4 +131,5 @@ COMMAND = CommandSpec(
     arguments=(Arg("model", "Two or more models.", multiple=True),),
     options=(EnsembleOptions, DataOptions, MemberOptions, OutputOptions, ReportOptions, ComputeOptions),
     body=body,
+    makes=True,
 )

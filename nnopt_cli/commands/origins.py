@@ -23,7 +23,8 @@ def input_of(made: Model, given: Path | None, context: Context) -> Path:
     found = [given] if given is not None else _candidates(first, made, _folders(made))
     if not found:
         raise NnoptError(
-            f"{made.path}: its input {_name(first) or '(not named)'} is neither beside it nor in the current folder",
+            f"{made.path}: its input {_name(first) or '(not named)'} is neither beside it nor in "
+            "the current folder",
             "Say where it is: --model PATH.",
         )
     matching = _matching(first, found, context)

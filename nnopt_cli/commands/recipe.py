@@ -48,7 +48,9 @@ def validate(context: Context) -> None:
 
     path = context.path("file")
     plans = _plans(Recipe.read(path), context[VariableOptions].set_, context)
-    steps = [step.method.name for step in plans[0].passes] + [step.name for step in plans[0].last]
+    plan = plans[0]
+    steps = [each.name for each in plan.first] + [each.method.name for each in plan.passes]
+    steps += [each.name for each in plan.last]
     document = {"recipe": str(path), "valid": True, "runs": len(plans), "steps": steps}
     runs = f", {len(plans)} runs" if len(plans) > 1 else ""
 
@@ -103,6 +105,7 @@ def _comment(path: Path) -> str:
 
 
 def _of_model(path: Path) -> dict[str, Any]:
+    from nnopt_cli.commands.fused_again import FUSION, was_fused
     from nnopt_cli.commands.repeat import recipe_of
     from nnopt_cli.model.io import load
     from nnopt_cli.plugin.component import plain
@@ -110,10 +113,15 @@ def _of_model(path: Path) -> dict[str, Any]:
 
     model = load(path)
     table: dict[str, Any] = {}
-    inputs = model.provenance.inputs
-    if len(inputs) == 1 and isinstance(inputs[0], dict) and isinstance(inputs[0].get("path"), str):
-        table["model"] = inputs[0]["path"]
+    named = [each.get("path") for each in model.provenance.inputs if isinstance(each, dict)]
+    names = [each for each in named if isinstance(each, str)]
     steps: list[Any] = escape(plain(recipe_of(model).table["steps"]))
+    if was_fused(model):
+        step = {key: value for key, value in steps[0].items() if key not in ("pass", "base")}
+        base = {"base": names.pop()} if "base" in steps[0] and names else {}
+        steps[0] = {"command": FUSION, "with": names[1:], **step, **base}
+    if len(names) == 1 or (names and was_fused(model)):
+        table["model"] = names[0]
     return {**table, "steps": steps}
 
 

@@ -144,22 +144,21 @@ class Workshop:
             held = before.graph.source_hash if before.graph else ""
             self._source_hash = held or input_hash(before)
             reading = plain(order.reading)
-            digest = _digest(
-                "", [__version__, self._source_hash, reading, self._run.device, _stamps(reading)]
-            )
+            key = digest("", [__version__, self._source_hash, reading, self._run.device, stamps(reading)])
             for link in order.links:
                 table = link.method.table()
-                digest = _digest(digest, [table, link.seed, _stamps(table)])
-                self._keys.append(digest)
+                key = digest(key, [table, link.seed, stamps(table)])
+                self._keys.append(key)
         return self._keys
 
 
-def _digest(before: str, value: object) -> str:
+def digest(before: str, value: object) -> str:
+    """A key that follows from the key `before` and from `value`."""
     text = json.dumps([before, value], sort_keys=True, default=str)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
 
 
-def _stamps(value: object) -> list[str]:
+def stamps(value: object) -> list[str]:
     """Size and time of every file that is named somewhere in `value`."""
     found = []
     for text in _texts(value):

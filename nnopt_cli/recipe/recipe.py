@@ -41,6 +41,7 @@ class Plan:
         output: where the result goes; None for the usual name beside the input.
         reading: how the input is read.
         compute: device, seed and threads.
+        first: commands that write the model on which the passes work.
         passes: what is done to the model, with one load and one save.
         last: commands on the result.
         variables: the values of this run.
@@ -51,6 +52,7 @@ class Plan:
     output: Path | None
     reading: ModelOptions
     compute: ComputeOptions
+    first: tuple[CommandStep, ...]
     passes: tuple[PassStep, ...]
     last: tuple[CommandStep, ...]
     variables: Mapping[str, Any]
@@ -110,12 +112,13 @@ class Recipe:
             reading, compute = options[ModelOptions], options[ComputeOptions]
             assert isinstance(reading, ModelOptions)
             assert isinstance(compute, ComputeOptions)
-            passes, last = self._steps(table.get("steps"), registry, tuple(commands))
+            first, passes, last = self._steps(table.get("steps"), registry, tuple(commands))
             return Plan(
                 model=_path(table, "model"),
                 output=_path(table, "output"),
                 reading=reading,
                 compute=compute,
+                first=first,
                 passes=passes,
                 last=last,
                 variables=dict(values),
@@ -133,28 +136,32 @@ class Recipe:
 
     def _steps(
         self, steps: object, registry: Registry, commands: tuple[Command, ...]
-    ) -> tuple[tuple[PassStep, ...], tuple[CommandStep, ...]]:
+    ) -> tuple[tuple[CommandStep, ...], tuple[PassStep, ...], tuple[CommandStep, ...]]:
         if not isinstance(steps, list) or not steps:
             raise UsageError(
                 "steps: there are none", "A step is a table such as {pass: prune, sparsity: 0.5}."
             )
         if len(steps) > MOST_STEPS:
             raise UsageError(f"steps: there are {len(steps):,}; {MOST_STEPS:,} is the most")
+        first: list[CommandStep] = []
         passes: list[PassStep] = []
         last: list[CommandStep] = []
+        makers = [command.name for command in commands if command.makes]
         for number, step in enumerate(steps, 1):
             with placed(_label(number, step)):
                 kind = _kind(step, registry, commands)
                 if kind == "command":
                     last.append(command_step(step, commands, registry, allow_code=self.own))
                     continue
-                if last:
+                if wrong := next((each for each in last if passes or each.name not in makers), None):
                     raise UsageError(
-                        f"a pass cannot follow the command {last[-1].name!r}", "Put the passes first."
+                        f"a pass cannot follow the command {wrong.name!r}",
+                        f"Put the passes together; before them only {' and '.join(makers)} may stand.",
                     )
+                first, last = [*first, *last], []
                 passes.append(pass_step(step, registry, allow_code=self.own))
                 self._check_files(passes[-1])
-        return tuple(passes), tuple(last)
+        return tuple(first), tuple(passes), tuple(last)
 
     def _check_files(self, step: PassStep) -> None:
         """A record may name data to read, but no file that a pass would open or write by itself."""

@@ -55,14 +55,18 @@ def chart(
     x_text: Callable[[float], str] = lambda value: numbers.number(value),
     y_text: Callable[[float], str] = lambda value: numbers.number(value),
     from_zero: bool = False,
+    whole: bool = False,
 ) -> str:
-    """Lines or points over two axes, with a legend where there are several. Empty without two figures."""
+    """Lines or points over two axes, with a legend where there are several. Empty without two figures.
+
+    With `whole` there are only whole numbers on the x axis.
+    """
     shown = [(n, each) for n, each in enumerate(series) if any(_fine(x, y) for x, y in each.points)]
     xs = [x for _, each in shown for x, y in each.points if _fine(x, y)]
     ys = [y for _, each in shown for x, y in each.points if y is not None and _fine(x, y)]
     if not xs:
         return ""
-    x_axis, y_axis = _Axis(min(xs), max(xs), False), _Axis(min(ys), max(ys), from_zero)
+    x_axis, y_axis = _Axis(min(xs), max(xs), False, whole), _Axis(min(ys), max(ys), from_zero)
     parts = [_grid(x_axis, y_axis, x_text, y_text, x_title, y_title)]
     for n, each in shown:
         parts.append(_marks(each, COLOURS[n % len(COLOURS)], x_axis, y_axis, x_text, y_text))
@@ -80,14 +84,15 @@ def chart(
 class _Axis:
     """A range with round ticks."""
 
-    def __init__(self, low: float, high: float, from_zero: bool) -> None:
+    def __init__(self, low: float, high: float, from_zero: bool, whole: bool = False) -> None:
         low = min(low, 0.0) if from_zero else low
         if high <= low:
             pad = abs(low) * 0.05 or 0.5
             low, high = low - pad, high + pad
         rough = (high - low) / 4
         power = 10.0 ** math.floor(math.log10(rough)) if rough > 0 else 1.0
-        self.step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+        step = next(m * power for m in (1, 2, 2.5, 5, 10) if m * power >= rough * 0.999)
+        self.step = float(max(1, math.ceil(step))) if whole else step
         self.low = math.floor(low / self.step + 1e-9) * self.step
         self.high = math.ceil(high / self.step - 1e-9) * self.step
 

@@ -215,9 +215,9 @@ def training(trained: Trained | None) -> str:
     steps = [Series("training loss", [(per * (n + 0.5), each) for n, each in enumerate(trained.losses)])]
     drawn = [("Loss by step", chart(steps, "step", "loss", x_text=short) if trained.losses else "")]
     if len(epochs) > 1:
-        drawn.append(("Loss by epoch", chart(losses, "epoch", "loss")))
-        drawn.append((f"{name.capitalize()} by epoch", chart(metric, "epoch", name)))
-        drawn.append(("Learning rate", chart(rates, "epoch", "rate")))
+        drawn.append(("Loss by epoch", chart(losses, "epoch", "loss", whole=True)))
+        drawn.append((f"{name.capitalize()} by epoch", chart(metric, "epoch", name, whole=True)))
+        drawn.append(("Learning rate", chart(rates, "epoch", "rate", whole=True)))
     charts = [section(title, each, level=3) for title, each in drawn]
     said = [
         (name, f"{trained.before:.4f}", f"{trained.after:.4f}"),

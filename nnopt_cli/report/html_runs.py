@@ -24,7 +24,7 @@ def runs(record: RecipeRuns, result: Result) -> Sheet:
     parts = [
         _trade(record, varied),
         section("Runs", _table(record, varied)),
-        *(_more(run, varied) for run in record.runs),
+        *(_more(run, varied, result) for run in record.runs),
         notes(record.notes),
     ]
     return Sheet("run", record.recipe, [f"{len(record.runs)} runs", numbers.seconds(record.seconds)], parts)
@@ -54,11 +54,8 @@ def _single(record: RecipeRuns, run: RecipeRun, result: Result) -> Sheet:
         *inner.parts,
         section("Steps", table(("step", "with", "took", ""), steps, "llrl")),
         notes(record.notes),
+        *_results(run, result),
     ]
-    for step in run.steps:
-        if step.result is not None:
-            shown = result(step.step, step.result)
-            parts.append(section(f"{shown.command.capitalize()}: {shown.what}".rstrip(": "), *shown.parts))
     return Sheet("run", record.recipe, [*chips, *inner.chips], parts)
 
 
@@ -100,10 +97,16 @@ def _table(record: RecipeRuns, varied: list[str]) -> str:
     return table(columns, rows, kinds, hide=spare)
 
 
-def _more(run: RecipeRun, varied: list[str]) -> str:
+def _more(run: RecipeRun, varied: list[str], result: Result) -> str:
     """One run of a sweep, folded."""
-    if run.record is None:
+    if run.error:
         return ""
     title = ", ".join(f"{name} {said(run.variables.get(name))}" for name in varied)
-    inner = "".join(changed(run.record).parts)
-    return f"<details><summary>{text(title)}</summary>{inner}</details>"
+    inner = [*(changed(run.record).parts if run.record else ()), *_results(run, result)]
+    return f"<details><summary>{text(title)}</summary>{''.join(inner)}</details>"
+
+
+def _results(run: RecipeRun, result: Result) -> list[str]:
+    """What each command of a run gave, under its own heading."""
+    shown = [result(step.step, step.result) for step in run.steps if step.result is not None]
+    return [section(f"{each.command.capitalize()}: {each.what}".rstrip(": "), *each.parts) for each in shown]

@@ -46,16 +46,10 @@ def _columns(found: Trained) -> tuple[Column, ...]:
 
 def _rows(found: Trained) -> list[tuple[Any, ...]]:
     dense = (_figure(found.dense),) if found.dense is not None else ()
-    gain = found.after - found.before
-    return [
-        (found.metric_name, *dense, _figure(found.before), _figure(found.after), _figure(gain, "+")),
-        (
-            "loss",
-            *("" for _ in dense),
-            *map(_figure, found.loss),
-            _figure(found.loss[1] - found.loss[0], "+"),
-        ),
-    ]
+    before, after = found.loss
+    metric = (_figure(found.before), _figure(found.after), _figure(found.after - found.before, "+"))
+    loss = (_figure(before), _figure(after), _figure(after - before, "+"))
+    return [(found.metric_name, *dense, *metric), ("loss", *("" for _ in dense), *loss)]
 
 
 def _figure(value: float | None, sign: str = "") -> str:
@@ -68,12 +62,8 @@ def _facts(page: Page, found: Trained) -> list[tuple[str, str]]:
     done = f"{numbers.plural(len(found.epochs), 'epoch')}, {numbers.plural(found.steps, 'step')}"
     speed = f"{numbers.count(round(found.samples_per_second))} samples/s" if found.samples_per_second else ""
     out = [("trained", page.joined((done, f"{numbers.count(found.samples)} samples", speed)))]
-    out.append(
-        (
-            "on training rows",
-            f"{found.metric_name} {_figure(found.train)}, a gap of {_figure(found.gap, '+')}",
-        )
-    )
+    gap = f"{found.metric_name} {_figure(found.train)}, a gap of {_figure(found.gap, '+')}"
+    out.append(("on training rows", gap))
     if found.best_epoch is not None:
         by = f"by {numbers.count(found.chosen_on)} other rows"
         out.append(("best epoch", f"{found.best_epoch} of {len(found.epochs)}, {by}; kept: {found.kept}"))
@@ -102,8 +92,11 @@ def chart(page: Page, title: str, values: Sequence[float], width: int) -> None:
     means = [sum(part) / len(part) for part in parts]
     wide = max(1, min(8, width // len(means)))
     low, high = min(means), max(means)
+    if low == high:
+        page.heading(title, f"{low:.4g} throughout")
+        return
     levels = _HEIGHT * len(_STEPS)
-    tall = [1 + round((levels - 1) * (value - low) / (high - low)) if high > low else 1 for value in means]
+    tall = [1 + round((levels - 1) * (value - low) / (high - low)) for value in means]
     plain = page.glyphs.full == "#"
     page.heading(title)
     for row in reversed(range(_HEIGHT)):
