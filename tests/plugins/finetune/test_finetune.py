@@ -291,6 +291,14 @@ def test_the_summary_fits(tmp_path, data, width, monkeypatch):
     assert "chose nothing" in " ".join(shown.split())
 
 
+def test_a_metric_that_never_moves_is_said_and_not_drawn(tmp_path, data):
+    made = write_program(tmp_path)
+    args = ("--val-split", "0.4", "--epochs", 3, "--optimizer", "sgd", "--lr", 1e-12, "--dry-run")
+    shown = finetune(made, "--data", data, *args).stdout
+    assert "accuracy after each epoch" in shown
+    assert "throughout" in shown
+
+
 def test_sixteen_bit_weights_stay_sixteen_bit(tmp_path, data):
     half = tmp_path / "half.pt"
     torch.save({name: value.bfloat16() if value.is_floating_point() else value
