@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,7 +102,8 @@ def body(context: Context) -> None:
     job = Job(run, data, wanted.samples, wanted.tolerance, strings)
     with staged(target, keep=not out.dry_run) as folder:
         place = folder / target.place.name
-        done = _written(exporter, model, place, job, wanted, timed=context.report is not None)
+        with _called(path, place):
+            done = _written(exporter, model, place, job, wanted, timed=context.report is not None)
         record = _record(context, model, exporter, path, done, digest, time.perf_counter() - start)
         if wanted.card:
             home = place if place.is_dir() else folder
@@ -167,6 +169,17 @@ def _strings(model: Model, exporter: Exporter, digest: str) -> dict[str, str]:
     inputs = model.provenance.inputs or ({"path": model.path.name, "sha256": digest},)
     results = {**model.provenance.results, "export": exporter.table()}
     return replace(model.provenance, inputs=inputs, results=results, version=__version__).to_strings()
+
+
+@contextmanager
+def _called(path: Path, place: Path) -> Iterator[None]:
+    """Messages speak of the output by the name that it will have, not of where it is staged."""
+    try:
+        yield
+    except NnoptError as error:
+        error.message = error.message.replace(str(place), str(path))
+        error.args = (error.message,)
+        raise
 
 
 def _written(

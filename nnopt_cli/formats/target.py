@@ -108,8 +108,9 @@ def explained(path: Path, size: int) -> Iterator[None]:
             raise _full(path, size, _free(os.statvfs(_existing(path)))) from error
         if error.errno == errno.EFBIG:
             raise NnoptError(
-                f"{path}: {human(size)} are more than one file may hold here",
-                "Write a folder of shards (-o without a suffix), or to another disk.",
+                f"{path}: {f'{human(size)} are' if size else 'this is'} more than one file may hold here",
+                "Write to another disk, raise the limit (`ulimit -f`), or, where only weights are wanted, "
+                "write a folder of shards (-o without a suffix).",
             ) from error
         raise NnoptError(f"{path}: cannot be written: {error.strerror}") from error
 

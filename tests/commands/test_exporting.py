@@ -429,6 +429,25 @@ def test_a_full_disk(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["m.onnx", "m.safetensors", "m.pt2", "folder"])
+def test_a_file_size_limit(name, tmp_path, home):
+    """The system refuses in the middle of a file: it is named as the user named it, and nothing stays."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
+        "from nnopt_cli.testing import run_command; done = run_command(*sys.argv[1:]); "
+        "print(done.stderr); sys.exit(done.code)"
+    )
+    given = ["export", str(home / "net.pt2"), "-o", str(tmp_path / name), "--shard-size", "100kB"]
+    given = given if name == "folder" else given[:4]
+    done = subprocess.run([sys.executable, "-c", code, *given], capture_output=True, text=True)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{tmp_path / name}" in done.stdout
+    assert "more than one file may hold" in done.stdout
+    assert "tmp/" not in done.stdout.replace(str(tmp_path), "")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
     def stop(*args: object, **more: object) -> None:
         raise KeyboardInterrupt
