@@ -37,15 +37,16 @@ class Saving:
         output = run.output
         beside = None if output is None else output.with_name(f"{output.name}.checkpoint")
         self.path: Path | None = method.checkpoint or beside
-        self._check(method)
+        resumed = None if method.resume is None else method.resume.resolve()
+        self.written = self.path is not None and self.path.resolve() == resumed
+        self._check()
         self.settings = settings
         self.interruption = interruption
-        self.written = method.resume is not None and method.resume == self.path
         self._interval = Interval.parse(method.checkpoint_every)
         self._started = time.monotonic()
         self._interval.start(self._started)
 
-    def _check(self, method: Finetune) -> None:
+    def _check(self) -> None:
         """Before any work: whether a checkpoint can be written, and over what."""
         path = self.path
         if path is None:
@@ -53,7 +54,7 @@ class Saving:
         if path.is_dir() or not path.parent.is_dir():
             wrong = "is a folder" if path.is_dir() else f"there is no folder {path.parent}"
             raise UsageError(f"--checkpoint {path}: {wrong}", "Name a file, in a folder that exists.")
-        if not path.exists() or path == method.resume:
+        if not path.exists() or self.written:
             return
         try:
             load_state(path)

@@ -182,5 +182,5 @@ def _teachers(method: Finetune, model: Model, begun: Begun, data: Data, run: Run
     with torch.no_grad():
         cpu = begun.module if run.device == "cpu" else network(model, run)
         outputs = answer(cpu, look, data.plain.assembly.expected.batch)
-    modules = open_teachers(method.teacher, model, data.plain, outputs, run.device)
+    modules = open_teachers(method.teacher, model, data, outputs, run.device)
     return Teachers(modules, data.task, method.temperature, method.teacher_weight)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from nnopt_cli import Model
-    from nnopt_cli.data import Batch, Batches, Task
+    from nnopt_cli.data import Batch, Data, Task
 
 
 class Teachers:
@@ -56,21 +56,21 @@ class Teachers:
 
 
 def open_teachers(
-    paths: Sequence[Path], model: Model, batches: Batches, outputs: Tensor, device: str
+    paths: Sequence[Path], model: Model, data: Data, outputs: Tensor, device: str
 ) -> list[nn.Module]:
     """The teachers, in evaluation mode, on `device`.
 
     Args:
         paths: `.pt2` files, or weights for the architecture of `model`.
         model: what learns.
-        batches: what they are tried on.
+        data: what they are tried on.
         outputs: what `model` answers to their first samples.
 
-    Raises NnoptError: one cannot be computed, or answers something of another shape.
+    Raises NnoptError: one cannot be computed, or answers something of another shape or kind.
     """
     from nnopt_cli.data import answer
 
-    found = []
+    batches, found = data.plain, []
     for path in paths:
         teacher: Any = load(path)
         if teacher.rung == "weights":
@@ -91,5 +91,18 @@ def open_teachers(
                 f"--teacher {path}: answers {list(said.shape)}, and the model {list(outputs.shape)}",
                 "A teacher has the same classes as the model that learns from it.",
             )
+        if data.task.kind == "classification" and _are_shares(said):
+            raise NnoptError(
+                f"--teacher {path}: answers probabilities, and what is softened are logits",
+                "Give the network without its last softmax.",
+            )
         found.append(module if device == "cpu" else teacher.trainable(device).requires_grad_(False))
     return found
+
+
+def _are_shares(said: Tensor) -> bool:
+    """Whether all answers lie between 0 and 1 and those of a sample add up to 1."""
+    import torch
+
+    sums = said.float().sum(1)
+    return bool((said >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)

@@ -7,6 +7,8 @@ import pytest
 import torch
 from finetune_models import ARCH, finetune, small, write_data, write_model, write_program
 
+from nnopt_cli.testing import run_command
+
 
 def refused(done, *sentences: str, code: int = 2) -> None:
     said = " ".join(done.stderr.split())
@@ -168,6 +170,22 @@ def test_teachers_that_do_not_fit(tmp_path, made, data):
     refused(finetune(made, "--data", data, "--teacher", tmp_path / "none.pt2"), "none.pt2", code=3)
     weights = write_model(tmp_path, "teacher.pt")
     refused(finetune(made, "--data", data, "--teacher", weights), "holds weights only", code=1)
+
+
+def test_a_teacher_that_answers_probabilities(tmp_path, made, data):
+    """Softened once more they would be next to equal for all classes."""
+    code = tmp_path / "ends.py"
+    code.write_text(
+        "import torch\n"
+        "def build():\n"
+        "    parts = torch.nn.Flatten(), torch.nn.Linear(36, 3), torch.nn.Softmax(1)\n"
+        "    return torch.nn.Sequential(*parts)\n"
+    )
+    weights, teacher = tmp_path / "ends.pt", tmp_path / "ends.pt2"
+    torch.save({"1.weight": torch.randn(3, 36), "1.bias": torch.zeros(3)}, weights)
+    args = ("--arch", f"{code}:build", "--input", "1x6x6", "-o", teacher, "-q")
+    assert run_command("convert", weights, *args).code == 0
+    refused(finetune(made, "--data", data, "--teacher", teacher), "answers probabilities", code=1)
 
 
 def test_no_model_at_all(data, tmp_path):

@@ -52,6 +52,23 @@ def test_ctrl_c_saves_and_resume_gives_the_same_bits(tmp_path, monkeypatch, step
     assert not kept.exists()
 
 
+def test_a_checkpoint_is_known_by_any_spelling_and_a_new_run_says_that_it_goes(tmp_path, monkeypatch):
+    made, data = write_program(tmp_path), write_data(tmp_path)
+    args = ("--data", data, "--epochs", 2, "-o", tmp_path / "out.pt2")
+    kept = tmp_path / "out.pt2.checkpoint"
+    for expected in (False, True):
+        with monkeypatch.context() as patch:
+            stop_after(patch, 2)
+            done = finetune(made, *args)
+        assert done.code == 130
+        assert ("--resume would go on with" in " ".join(done.stderr.split())) is expected
+    monkeypatch.chdir(tmp_path)
+    done = finetune(made, *args, "--resume", kept.name)
+    assert done.code == 0, done.stderr
+    assert "replaced" not in done.stderr
+    assert not kept.exists()
+
+
 def test_optimizers_without_batches_go_on_too(tmp_path, monkeypatch):
     made, data = write_program(tmp_path), write_data(tmp_path)
     args = ("--data", data, "--epochs", 4, "--optimizer", "lbfgs:iterations=3")
