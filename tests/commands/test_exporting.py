@@ -69,6 +69,20 @@ class Dead(nn.Module):
     def forward(self, x):
         return self.head(self.body(x))
 
+class Masked(nn.Module):
+    """A mask of the least float32 and of -1e9, and a product of a value with itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.map, self.head = nn.Linear(16, 16), nn.Linear(16, 16)
+
+    def forward(self, x):
+        x = self.map(x)
+        x = (x * x).mT @ x
+        seen = torch.ones(16, 16, dtype=torch.bool).tril()
+        x = torch.where(seen, x, torch.finfo(torch.float32).min).softmax(-1)
+        return self.head(x.masked_fill(~seen, -1e9).softmax(-1))
+
 class Large(nn.Module):
     def __init__(self):
         super().__init__()
@@ -256,6 +270,16 @@ def test_a_weight_too_large_for_fp16(tmp_path):
         assert "65504" in done.stderr
         assert "bf16" in done.stderr
         assert not (tmp_path / name).exists()
+
+
+def test_masks_fit_in_fp16(tmp_path):
+    """What is added to logits to mask them is no weight: it may be less than the least of fp16."""
+    given = made(tmp_path, "Masked")
+    done = export(
+        *given, "--input", "float32[N,16,16]", "-o", tmp_path / "m.onnx", "--dtype", "fp16", "--json"
+    )
+    assert done.code == 0, done.stderr
+    assert done.json["parity"]["difference"] < 0.01
 
 
 @pytest.mark.slow

@@ -34,6 +34,7 @@ _UNSUITED = (
 _UNSUITED_TOO = ("GRU", "RNN", "Min", "Max", "Loop", "If", "Scan", "Einsum", "GridSample", "DFT", "STFT")
 _CRASHING = ("Mul",)  # ONNX Runtime 1.31 ends the process when it moves a scale in fp16 into a matrix product
 _LARGEST = float(np.finfo(np.float16).max)
+_ENDLESS, _MASKED = 1e30, 1e4  # what stands for infinity in float32; what is as good as that for a softmax
 
 
 def converted(path: Path, dtype: Literal["fp16", "bf16"]) -> tuple[onnx.ModelProto, str]:
@@ -56,10 +57,13 @@ def _computed(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
     for tensor in model.graph.initializer:
         if tensor.data_type == TensorProto.FLOAT:
             value = numpy_helper.to_array(tensor)
-            if value.size and float(np.abs(value[np.isfinite(value)]).max(initial=0)) > _LARGEST:
+            fitting = _fitting(value)
+            if fitting is None:
                 raise NnoptError(
                     f"{tensor.name}: holds values above 65504, the largest of fp16", "Use --dtype bf16."
                 )
+            if fitting is not value:
+                tensor.CopyFrom(numpy_helper.from_array(fitting, tensor.name))
     inferred = onnx.shape_inference.infer_shapes(model)
     present = {node.op_type for node in model.graph.node}
     for index, node in enumerate(inferred.graph.node):  # the converter tells nodes apart by their names
@@ -68,13 +72,28 @@ def _computed(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
         inferred,
         keep_io_types=True,
         disable_shape_infer=True,
+        max_finite_val=_LARGEST,
         op_block_list=[*ISLANDS, *_UNSUITED, *_UNSUITED_TOO, *_CRASHING],
     )
-    made = onnx_ir.to_proto(_sorted(onnx_ir.from_proto(made)))
+    made = onnx_ir.to_proto(_sorted(onnx_ir.from_proto(_once(made))))
     del made.graph.value_info[:]
     kept = sorted(present & {*ISLANDS, *_UNSUITED, *_UNSUITED_TOO, *_CRASHING})
     said = f" but for {', '.join(kept)}" if kept else ""
     return made, f"Weights and operators are in fp16{said}; inputs and outputs stay in fp32."
+
+
+def _fitting(value: Any) -> Any:
+    """The values with what masks attention cut down to what fp16 can add to; None where others are too large.
+
+    A mask adds the least float32, or one number such as -1e9, to logits that are to count for nothing.
+    """
+    over = np.isfinite(value) & (np.abs(value) > _LARGEST)
+    if not over.any():
+        return value
+    masks = over & ((np.abs(value) >= _ENDLESS) | ((value < 0) & (value.size == 1)))
+    return (
+        None if (over & ~masks).any() else np.where(masks, np.sign(value) * _MASKED, value).astype(np.float32)
+    )
 
 
 def check_loads(path: Path) -> None:
@@ -89,6 +108,18 @@ def check_loads(path: Path) -> None:
             f"ONNX Runtime crashes on this model in 16 bits (signal {-done.returncode})",
             "That is a fault of its optimiser. Use --dtype bf16, or leave --dtype out.",
         )
+
+
+def _once(model: Any) -> Any:
+    """The converter casts a value twice, under one name, where an operator reads it twice (`x * x`)."""
+    seen: dict[str, Any] = {}
+    for node in list(model.graph.node):
+        name = node.output[0] if node.op_type == "Cast" else ""
+        if name in seen and list(node.input) == list(seen[name].input):
+            model.graph.node.remove(node)  # the last equal one: which of the two is the same
+        elif name:
+            seen[name] = node
+    return model
 
 
 def _sorted(model: Any) -> Any:
