@@ -6,7 +6,7 @@ import inspect
 import re
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
@@ -26,6 +26,25 @@ OWN = "nnopt"  # the distribution whose plugins are the built-in ones
 HOOK = "nnopt_components"
 HEAVY = ("torch", "numpy", "onnx", "onnxruntime", "pyarrow", "pandas", "scipy", "transformers")
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+@dataclass(frozen=True)
+class _Found:
+    """An entry point, and the distribution that it comes from."""
+
+    entry: EntryPoint
+    distribution: str
+    version: str
+
+    @property
+    def order(self) -> tuple[bool, str, str]:
+        """Built-in plugins first, then by name."""
+        return self.distribution != OWN, self.entry.name, self.distribution
+
+    @property
+    def names(self) -> set[str]:
+        """What it may be called by."""
+        return {self.entry.name, self.distribution}
 
 
 @dataclass(frozen=True)
@@ -64,44 +83,44 @@ def load_plugins(wanted: Wanted, commands: Iterable[str] = ()) -> Registry:
         UsageError: `--no-plugin` names one that is not installed.
     """
     registry = Registry(commands)
-    found = sorted(entry_points(group=GROUP), key=_order)
-    _check_names(found, wanted.blocked)
-    for entry in found:
-        plugin = _load(entry, wanted)
+    found = sorted(_installed(), key=lambda each: each.order)
+    known = {name for each in found for name in each.names}
+    _check_names(known, wanted.blocked)
+    for each in found:
+        plugin = _load(each, wanted)
         if plugin.state == "loaded":
             try:
                 registry.add(plugin.components, plugin.name)
             except NnoptError as error:
                 plugin = plugin.broken(error.message)
         registry.plugins.append(plugin)
-    known = {name for entry in found for name in (entry.name, _distribution(entry)[0])}
     for name in sorted((wanted.allowed or frozenset()) - known):
         absent = Plugin(name, "", "", "", False, "broken", "NNOPT_PLUGINS names it, but it is not installed")
         registry.plugins.append(absent)
     return registry
 
 
-def _order(entry: EntryPoint) -> tuple[bool, str, str]:
-    distribution, _ = _distribution(entry)
-    return distribution != OWN, entry.name, distribution
+def _installed() -> Iterator[_Found]:
+    """All plugins; the metadata of a distribution is parsed once, whatever it brings."""
+    read: dict[int, tuple[str, str]] = {}
+    for entry in entry_points(group=GROUP):
+        home = entry.dist
+        if home is not None and id(home) not in read:
+            read[id(home)] = home.name, home.version
+        yield _Found(entry, *(read[id(home)] if home is not None else ("", "")))
 
 
-def _distribution(entry: EntryPoint) -> tuple[str, str]:
-    return (entry.dist.name, entry.dist.version) if entry.dist else ("", "")
-
-
-def _check_names(found: Iterable[EntryPoint], blocked: Iterable[str]) -> None:
-    known = sorted({name for entry in found for name in (entry.name, _distribution(entry)[0])} - {OWN})
+def _check_names(known: set[str], blocked: Iterable[str]) -> None:
+    names = sorted(known - {OWN})
     for name in blocked:
-        if name not in known:
-            hint = suggest(name, known) or f"Installed: {', '.join(known)}."
+        if name not in names:
+            hint = suggest(name, names) or f"Installed: {', '.join(names)}."
             raise UsageError(f"--no-plugin {name!r}: there is no such plugin", hint)
 
 
-def _load(entry: EntryPoint, wanted: Wanted) -> Plugin:
-    distribution, version = _distribution(entry)
-    names = {entry.name, distribution}
-    plugin = Plugin(entry.name, entry.value, distribution, version, distribution == OWN, "off")
+def _load(found: _Found, wanted: Wanted) -> Plugin:
+    entry, names, distribution = found.entry, found.names, found.distribution
+    plugin = Plugin(entry.name, entry.value, distribution, found.version, distribution == OWN, "off")
     if names & wanted.blocked:
         return replace(plugin, why="left out by --no-plugin")
     if not plugin.builtin and wanted.allowed is not None and not names & wanted.allowed:
