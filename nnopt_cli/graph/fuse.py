@@ -5,6 +5,7 @@ What the members have in common at their lower end, with equal weights, is store
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -50,11 +51,11 @@ def fused(programs: Sequence[ExportedProgram], combine: nn.Module, pick: Pick) -
     Raises UsageError: the members do not take the same inputs (see `common_inputs`).
     """
     spec = common_inputs([input_spec(program) for program in programs])
-    network = _Network([program.module() for program in programs], combine, pick)
     args, kwargs = spec.example()
-    shapes = {
-        kind: sizes for kind, sizes in zip(("args", "kwargs"), spec.dynamic_shapes(), strict=True) if sizes
-    }
+    names = [*_input_names(programs[0])[: len(args)], *kwargs]
+    network = _Network([program.module() for program in programs], combine, pick, names)
+    positional, named = spec.dynamic_shapes()
+    shapes = {**dict(zip(names, positional, strict=False)), **named}
     with quiet(), torch.no_grad():
         program = torch.export.export(network, args, kwargs, dynamic_shapes=shapes, strict=False)
     return Fused(*share(program, MEMBER))
@@ -63,19 +64,39 @@ def fused(programs: Sequence[ExportedProgram], combine: nn.Module, pick: Pick) -
 class _Network(nn.Module):
     """What is traced."""
 
-    def __init__(self, members: Sequence[nn.Module], combine: nn.Module, pick: Pick) -> None:
+    def __init__(
+        self, members: Sequence[nn.Module], combine: nn.Module, pick: Pick, names: Sequence[str]
+    ) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.combine = combine
         self._pick = pick
+        self.forward = _called(self._forward, names)  # type: ignore[method-assign]
 
     def train(self, mode: bool = True) -> _Network:
         """Nothing: members stay in the mode that they were exported in."""
         return self
 
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
-        """The combined output."""
+    def _forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
         return self.combine([self._pick(member(*args, **kwargs)) for member in self.members])
+
+
+def _called(function: Callable[..., Any], names: Sequence[str]) -> Callable[..., Any]:
+    """`function` with a signature that names its arguments, by which an export names the program's inputs."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    forward.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [inspect.Parameter(name, kind) for name in names]
+    )
+    return forward
+
+
+def _input_names(program: ExportedProgram) -> list[str]:
+    specs = program.graph_signature.input_specs
+    return [spec.arg.name for spec in specs if spec.kind.name == "USER_INPUT"]
 
 
 def output_values(program: ExportedProgram) -> Any:

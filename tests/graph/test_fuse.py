@@ -239,3 +239,24 @@ def test_inputs_that_do_not_fit(one, other, said):
         common_inputs([inputs(one), inputs(other)], ["a.pt", "b.pt"])
     assert said in raised.value.message
     assert "same inputs" in raised.value.hint
+
+
+def test_inputs_keep_their_names():
+    class Masked(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.net = nn.Sequential(nn.Linear(4, width), nn.ReLU(), nn.Linear(width, 3))
+
+        def forward(self, image: Tensor, *, mask: Tensor) -> Tensor:
+            return self.net(image) * mask
+
+    batch = torch.export.Dim("batch", min=2, max=99)
+    given, named = torch.randn(2, 4), {"mask": torch.ones(2, 3)}
+    shapes = {"image": {0: batch}, "mask": {0: batch}}
+    programs = [torch.export.export(Masked(k), (given,), named, dynamic_shapes=shapes) for k in (5, 6)]
+    program = fused(programs, Sum(), lambda output: output).program
+    specs = program.graph_signature.input_specs
+    assert [spec.arg.name for spec in specs if spec.kind.name == "USER_INPUT"] == ["image", "mask"]
+    x, mask = torch.randn(7, 4), torch.rand(7, 3)
+    want = sum(each.module()(x, mask=mask) for each in programs)
+    torch.testing.assert_close(program.module()(x, mask=mask), want)
