@@ -395,7 +395,7 @@ def test_the_example_recipe(home, monkeypatch):
     assert json.dumps(done, allow_nan=False)
 
 
-@pytest.mark.parametrize(("name", "runs"), [("overfit", 3), ("slim", 15)])
+@pytest.mark.parametrize(("name", "runs"), [("overfit", 3), ("slim", 15), ("control", 3)])
 def test_the_recipes_of_the_case_study(home, monkeypatch, name, runs):
     monkeypatch.chdir(ROOT)
     found = ok("recipe", "validate", f"examples/case_study/{name}.yaml", "--json").json
