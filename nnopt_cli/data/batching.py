@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,6 +15,7 @@ from nnopt_cli.data.order import ordered
 from nnopt_cli.data.source import Samples, Source, Stream
 from nnopt_cli.data.table import Rows, Table
 from nnopt_cli.errors import NnoptError
+from nnopt_cli.model.arch import described
 
 if TYPE_CHECKING:
     import torch
@@ -184,9 +185,23 @@ class Batches:
                 self.seed + number
             ),  # not the global one, which may be saved
         )
-        for index, collated in enumerate(loader, skip):
+        for index, collated in enumerate(self._of_code(loader, "batches"), skip):
             draw = np.random.default_rng([self.seed, number, index])
             yield index, self.assembly.of_collated(collated, draw)
+
+    def _of_code(self, items: Iterable[Any], unit: str) -> Iterator[Any]:
+        """What the user's own code gives. Raises NnoptError where that fails."""
+        count = 0
+        try:
+            for item in items:
+                yield item
+                count += 1
+        except NnoptError:
+            raise
+        except Exception as error:
+            worker = "DataLoader worker" in str(error)  # whose own traceback is the text of the error
+            said = str(error).strip().rsplit("\n", 1)[-1] if worker else described(error)
+            raise NnoptError(f"{self.source.origin}: fails after {count} {unit}: {said}") from error
 
     def _streamed(self, stream: Stream, skip: int) -> Iterator[tuple[int, Raw]]:
         for index, collated in enumerate(self._grouped(stream)):
@@ -197,7 +212,7 @@ class Batches:
     def _grouped(self, stream: Stream) -> Iterator[Any]:
         left = -1 if self.limit is None else self.limit
         if stream.batched:
-            for batch in stream:
+            for batch in self._of_code(stream, "batches"):
                 if left == 0:
                     return
                 size = self.assembly.collated_size(batch)
@@ -207,7 +222,7 @@ class Batches:
                 left -= min(size, left) if left > 0 else 0
             return
         group: list[Any] = []
-        for sample in stream:
+        for sample in self._of_code(stream, "samples"):
             if left == 0:
                 break
             left -= 1

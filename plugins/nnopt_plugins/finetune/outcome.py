@@ -60,6 +60,8 @@ def report(method: Finetune, model: Model, trainer: Trainer, run: Run) -> None:
         )
     if data.val is None and sides.said == "training rows":
         run.note("Without --val or --test, figures are of rows that were trained on, and look too good.")
+    if not math.isfinite(after.loss):
+        run.note(f"The loss on {sides.said} is {after.loss}: look for NaN and huge values in them.")
     if method.val is not None and method.val == method.data:
         run.note("--val is the data that was trained on: its figures look too good.")
     for sentence in _left_out(data, sides, run):

@@ -174,8 +174,16 @@ class Stepper:
         """The mean loss of a batch. Raises NnoptError where output and loss do not fit."""
         from nnopt_cli.data import aligned, answer
 
-        with self.accelerator.autocast():
-            outputs = answer(self.call, batch, self.fixed)
+        try:
+            with self.accelerator.autocast():
+                outputs = answer(self.call, batch, self.fixed)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise NnoptError(
+                "a batch norm takes its statistics from a single value: the batch is too small to train on",
+                "Give a larger --batch-size, at least 2.",
+            ) from error
         outputs, target = aligned(outputs, batch.target, self.data.task)
         try:
             loss = self.data.loss(outputs, target)

@@ -104,6 +104,55 @@ def test_a_loss_that_grows_beyond_measure_is_said(tmp_path, made, monkeypatch):
     assert all(len(line) <= 80 for line in done.stdout.splitlines())
 
 
+def test_validation_data_that_hold_nan_are_said(tmp_path, made):
+    data = write_data(tmp_path)
+    held = dict(np.load(data))
+    held["x"][::3] = np.nan
+    np.savez(tmp_path / "nan.npz", **held)
+    args = ("--data", data, "--val", tmp_path / "nan.npz", "--keep", "last", "--epochs", 1, "--dry-run")
+    assert "The loss on validation rows is nan" in notes(tuned(made, *args))
+
+
+@pytest.mark.parametrize("kind", ["stream", "rows"])
+def test_code_that_fails_on_the_way_is_named(tmp_path, made, kind):
+    code = tmp_path / "own.py"
+    code.write_text(
+        "import torch\n"
+        "def stream():\n"
+        "    for number in range(40):\n"
+        "        if number == 30: raise ValueError('the disk is gone')\n"
+        "        yield torch.randn(1, 6, 6), number % 3\n"
+        "class rows(torch.utils.data.Dataset):\n"
+        "    def __len__(self): return 40\n"
+        "    def __getitem__(self, number):\n"
+        "        if number == 30: raise ValueError('the disk is gone')\n"
+        "        return torch.randn(1, 6, 6), number % 3\n"
+    )
+    args = ("--data", f"{code}:{kind}", "--epochs", 1, "-o", tmp_path / "out.pt2")
+    for extra in ((), ("--workers", 1)) if kind == "rows" else (("--limit", 40),):
+        done = finetune(made, *args, *extra)
+        said = " ".join(done.stderr.split())
+        assert done.code == 1
+        assert "internal error" not in said
+        assert "fails after" in said
+        assert "the disk is gone" in said
+        assert not (tmp_path / "out.pt2").exists()
+
+
+def test_a_batch_too_small_for_a_norm(tmp_path):
+    code = tmp_path / "flat.py"
+    code.write_text(
+        "from torch import nn\n"
+        "def build():\n"
+        "    parts = nn.Flatten(), nn.Linear(36, 8), nn.BatchNorm1d(8), nn.Linear(8, 3)\n"
+        "    return nn.Sequential(*parts)\n"
+    )
+    args = ("--arch", f"{code}:build", "--init", "he-normal", "--data", write_data(tmp_path), "--dry-run")
+    done = finetune(None, *args, "--batch-size", 1)
+    assert done.code == 1
+    assert "a batch norm takes its statistics from a single value" in " ".join(done.stderr.split())
+
+
 def test_a_disk_that_is_full_leaves_nothing_half_written(tmp_path, made):
     """Files may not grow beyond what the checkpoint and the output take."""
     out, kept = tmp_path / "out.pt2", tmp_path / "out.pt2.checkpoint"
