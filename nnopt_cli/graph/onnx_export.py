@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,10 +58,7 @@ def to_onnx(
     names = output_names(program)
     try:
         with quiet():
-            made = torch.onnx.export(
-                program, dynamo=True, verbose=False, opset_version=opset, output_names=names
-            )
-            assert made is not None
+            made = _exported(program, opset, names)
     except Exception as error:  # the exporter raises whatever its parts do
         raise NnoptError(f"it cannot be written as ONNX: {_reason(error)}") from error
     found = made.model.opset_imports.get("")
@@ -77,6 +75,27 @@ def to_onnx(
         raise
     except Exception as error:
         raise NnoptError(f"it cannot be written as ONNX: {first_line(error)}") from error
+
+
+def _exported(program: ExportedProgram, opset: int | None, names: list[str]) -> Any:
+    """By PyTorch's exporter; nothing is folded where its optimiser fails, as on splits of varying sizes."""
+    given: dict[str, Any] = {"opset_version": opset, "output_names": names}
+    try:
+        return torch.onnx.export(program, dynamo=True, verbose=False, **given)
+    except Exception as error:
+        if not _in_optimizer(error):
+            raise
+        return torch.onnx.export(program, dynamo=True, verbose=False, optimize=False, **given)
+
+
+def _in_optimizer(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it came from, passed through the optimiser."""
+    while error is not None:
+        frames = traceback.walk_tb(error.__traceback__)
+        if any(f.f_globals.get("__name__", "").startswith("onnxscript.optimizer") for f, _ in frames):
+            return True
+        error = error.__cause__
+    return False
 
 
 def output_names(program: ExportedProgram) -> list[str]:

@@ -306,15 +306,15 @@ def _silent(want: Side, found: _Found, measure: Measure) -> str | None:
 
 
 def _other_sizes(work: _Work, style: str, base: dict[str, int], measure: Measure) -> str | None:
-    """Change every size alone. Gives what is wrong, with the dimension's name."""
+    """Change every size alone, or with its equals. Gives what is wrong, with the dimension's name."""
     spec = work.want.spec
     for name, now in base.items():
         groups = [_others(_dim(spec, name), now)]
         if name == spec.batch and _dim(spec, name).low <= 1 < now:
             groups.append([1])
         for numbers in groups:
-            for number in numbers:
-                sizes = {**base, name: number}
+            for sizes in _changed(spec, base, name, numbers):
+                number = sizes[name]
                 given = [draw(spec, sizes, 2, style)]
                 try:
                     work.want.call(given[0])
@@ -336,6 +336,18 @@ def _other_sizes(work: _Work, style: str, base: dict[str, int], measure: Measure
                         f"unproven: no second size of {name} was found that {work.want.name} itself runs at"
                     )
     return None
+
+
+def _changed(spec: InputSpec, base: dict[str, int], name: str, numbers: list[int]) -> list[dict[str, int]]:
+    """One size changed alone; then with all that equal it, as those of two inputs may belong together."""
+    alike = [other for other, size in base.items() if size == base[name]]
+    alone = [{**base, name: number} for number in numbers]
+    together = [
+        {**base, **dict.fromkeys(alike, number)}
+        for number in numbers
+        if all(_number(_dim(spec, other), number) == number for other in alike)
+    ]
+    return alone + together if len(alike) > 1 else alone
 
 
 def _others(dim: Dim, now: int) -> list[int]:
