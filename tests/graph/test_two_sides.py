@@ -285,3 +285,39 @@ def test_an_operator_without_a_form_is_named(tmp_path):
     with pytest.raises(NnoptError, match="eigh"):
         to_onnx(odd, tmp_path / "odd.onnx")
     assert not (tmp_path / "odd.onnx").exists()
+
+
+def test_sizes_that_belong_together():
+    """Two inputs whose batches have different names, but must be equal."""
+    from nnopt_cli.graph.sides import Side
+    from nnopt_cli.model.inputs import Dim as Size
+    from nnopt_cli.model.inputs import Input, InputSpec
+
+    spec = InputSpec(tuple(Input(name, "float32", (Size(f"{name}_size"), 4)) for name in ("one", "two")))
+
+    def side(most: int) -> Side:
+        def call(given):
+            if len(given[0]) != len(given[1]) or len(given[0]) > most:
+                raise NnoptError("the sizes do not fit")
+            return [given[0] + 2 * given[1]]
+
+        return Side("it", spec, ("output",), call, {"one_size": 2, "two_size": 2})
+
+    assert verify(side(100), side(100), tolerance=1e-6).passed
+    assert "one_size is frozen" in (verify(side(100), side(2), tolerance=1e-6).fault or "")
+
+
+def test_what_the_optimiser_stops_at_is_written_all_the_same(tmp_path, monkeypatch):
+    whole = torch.onnx.export
+    stops = eval("lambda: 1 / 0", {"__name__": "onnxscript.optimizer._part"})
+
+    def export(*args, optimize=True, **options):
+        return stops() if optimize else whole(*args, optimize=False, **options)
+
+    monkeypatch.setattr("torch.onnx.export", export)
+    program = program_of(Net(), torch.randn(2, 3, 8, 8), 0)
+    to_onnx(program, tmp_path / "net.onnx")
+    assert verify(program_side(program), onnx_side(tmp_path / "net.onnx"), tolerance=1e-5).passed
+    stops = eval("lambda: 1 / 0", {"__name__": "elsewhere"})
+    with pytest.raises(NnoptError, match="division"):
+        to_onnx(program, tmp_path / "other.onnx")
