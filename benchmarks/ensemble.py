@@ -53,9 +53,7 @@ def build(folder: Path, gigabytes: float) -> dict[str, Path]:
     for path in paths.values():
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(len(header).to_bytes(8, "little") + header)
-        (path.parent / "config.json").write_text(
-            '{"architectures": ["LlamaForCausalLM"], "model_type": "llama"}'
-        )
+        (path.parent / "config.json").write_text('{"architectures": ["Plain"], "model_type": "llama"}')
     for _ in range(count):
         start = rng.standard_normal(ROWS * COLUMNS, dtype=np.float32) * np.float32(0.02)
         for name, path in paths.items():
@@ -148,7 +146,10 @@ def mergekit(command: str, paths: dict[str, Path], method: str, scratch: Path) -
     file.write_text(json.dumps(recipe))
     start = time.perf_counter()
     child = subprocess.Popen(
-        [command, str(file), str(scratch / "merged")], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [command, str(file), str(scratch / "merged"), "--no-copy-tokenizer"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     _, status, used = os.wait4(child.pid, 0)
     if status:
@@ -178,7 +179,7 @@ def small(scratch: Path, repeat: int, report: Report) -> None:
 
 def main() -> None:
     given = arguments(__doc__, gigabytes=1.1, scratch="/tmp/nnopt-ensemble", mergekit="", large=0.0)
-    scratch, report = Path(given.scratch), Report(given.check)
+    scratch, report = Path(given.scratch).resolve(), Report(given.check)
     scratch.mkdir(parents=True, exist_ok=True)
     paths = build(scratch / "models", given.gigabytes)
     target = scratch / "fused.safetensors"
