@@ -223,6 +223,15 @@ def test_points_lie_where_they_should():
     assert checked_points.count("<circle") == 1
 
 
+@pytest.mark.parametrize("last", [2, 3, 7, 100])
+def test_epochs_are_whole(last):
+    html = chart([Series("a", [(n, n / 2) for n in range(1, last + 1)])], "epoch", "loss", whole=True)
+    ticks = re.findall(r'text-anchor="middle">([^<]+)</text>', html)
+    assert ticks[-1] == "epoch"
+    assert all(tick.isdecimal() for tick in ticks[:-1])
+    assert len(ticks) >= 3
+
+
 @given(st.lists(st.tuples(st.floats(-1e12, 1e12), st.floats(-1e12, 1e12)), min_size=1, max_size=20))
 def test_charts_of_any_figures_stay_inside(points):
     html = chart([Series("a", points)], "x", "y")
