@@ -16,6 +16,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from nnopt_cli import load
+from nnopt_cli.graph.onnx_export import to_onnx
 from nnopt_cli.report.numbers import duration, number, size
 from nnopt_cli.testing import run_command
 
@@ -221,8 +223,8 @@ def test_shards(tmp_path):
     assert all(sum(each) <= 100_000 or len(each) == 1 for each in sizes)
 
 
-def test_external_data(tmp_path):
-    done = export(DIGITS, *GRAPH, "-o", tmp_path / "m.onnx", "--external-data", "1kB", "--json")
+def test_external_data(tmp_path, home):
+    done = export(home / "net.pt2", "-o", tmp_path / "m.onnx", "--external-data", "1kB", "--json")
     assert done.code == 0, done.stderr
     assert done.json["files"] == ["m.onnx", "m.onnx.data"]
     assert (tmp_path / "m.onnx").stat().st_size < 20_000 < (tmp_path / "m.onnx.data").stat().st_size
@@ -234,7 +236,7 @@ def test_external_data(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["fp16", "bf16"])
 def test_sixteen_bits(dtype, tmp_path, home):
-    done = export(DIGITS, *GRAPH, "-o", tmp_path / "m.onnx", "--dtype", dtype, "--json")
+    done = export(home / "net.pt2", "-o", tmp_path / "m.onnx", "--dtype", dtype, "--json")
     assert done.code == 0, done.stderr
     assert 1e-6 < done.json["parity"]["difference"] < 0.05
     assert done.json["bytes"] < 0.55 * (home / "net.onnx").stat().st_size
@@ -300,18 +302,20 @@ def test_the_trap_of_leftover_shapes(tmp_path):
     """The quantizer turns weights around, and then stops at the shapes that the exporter noted for them."""
     from onnxruntime.quantization import quantize_dynamic
 
-    given = (*made(tmp_path, "Pooled"), "--input", "ids=int64[N,T]<50")
-    assert export(*given, "-o", tmp_path / "plain.onnx", "-q").code == 0
+    weights, *arch = made(tmp_path, "Pooled")
+    shape = ("--input", "ids=int64[N,T]<50")
+    assert run_command("convert", weights, *arch, *shape, "-o", tmp_path / "m.pt2", "-q").code == 0
+    to_onnx(load(tmp_path / "m.pt2").program(), tmp_path / "plain.onnx")
     with pytest.raises(Exception, match="existing shape differ"):
         quantize_dynamic(onnx.load(tmp_path / "plain.onnx"), tmp_path / "x.onnx")
-    done = export(*given, "-o", tmp_path / "m.onnx", "--quantize", "dynamic", "--json")
+    done = export(tmp_path / "m.pt2", "-o", tmp_path / "m.onnx", "--quantize", "dynamic", "--json")
     assert done.code == 0, done.stderr
     assert done.json["parity"]["snr"] > 20
 
 
 def test_static_eight_bits(tmp_path, home):
     done = export(
-        DIGITS, *GRAPH, *TEST, "-o", tmp_path / "m.onnx", "--quantize", "static", "--samples", 100, "--json"
+        home / "net.pt2", *TEST, "-o", tmp_path / "m.onnx", "--quantize", "static", "--samples", 100, "--json"
     )
     assert done.code == 0, done.stderr
     metric, parity = done.json["metric"], done.json["parity"]
@@ -325,16 +329,16 @@ def test_static_eight_bits(tmp_path, home):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("calibration", ["percentile", "entropy"])
-def test_other_calibrations(calibration, tmp_path):
+def test_other_calibrations(calibration, tmp_path, home):
     done = export(
-        *(DIGITS, *GRAPH, *TEST, "-o", tmp_path / "m.onnx", "--quantize", "static", "--samples", 64),
+        *(home / "net.pt2", *TEST, "-o", tmp_path / "m.onnx", "--quantize", "static", "--samples", 64),
         *("--calibration", calibration, "--no-per-channel", "--json"),
     )
     assert done.code == 0, done.stderr
     assert done.json["metric"]["after"] > 0.95
 
 
-def test_a_gate(tmp_path, monkeypatch):
+def test_a_gate(tmp_path, monkeypatch, home):
     from nnopt_plugins.export import quantize
 
     whole = quantize.static
@@ -346,7 +350,7 @@ def test_a_gate(tmp_path, monkeypatch):
     monkeypatch.setattr("nnopt_cli.graph.parity.SNR", -100.0)
     monkeypatch.setattr("nnopt_cli.graph.parity.TOP1", 0.0)
     done = export(
-        *(DIGITS, *GRAPH, *TEST, "-o", tmp_path / "m.onnx", "--quantize", "static", "--samples", 64),
+        *(home / "net.pt2", *TEST, "-o", tmp_path / "m.onnx", "--quantize", "static", "--samples", 64),
         *("--max-drop", "0.1%"),
     )
     assert done.code == 4, done.stdout
@@ -354,7 +358,7 @@ def test_a_gate(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
+def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch, home):
     from nnopt_plugins.export import onnx_file
 
     whole = onnx_file.Onnx.export
@@ -367,7 +371,7 @@ def test_a_file_that_differs_is_not_kept(tmp_path, monkeypatch):
         onnx.save(wrong, path)
 
     monkeypatch.setattr(onnx_file.Onnx, "export", broken)
-    done = export(DIGITS, *GRAPH, "-o", tmp_path / "m.onnx", "--card")
+    done = export(home / "net.pt2", "-o", tmp_path / "m.onnx", "--card")
     assert done.code == 1
     assert "differs by" in done.stderr
     assert "--tolerance" in done.stderr
@@ -396,7 +400,7 @@ def test_dry_run_and_force(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["m.safetensors"]
 
 
-def test_bad_input(tmp_path, transformer):
+def test_bad_input(tmp_path, transformer, home):
     def fails(code: int, *args: object) -> str:
         done = export(*args)
         assert done.code == code, done.stdout + done.stderr
@@ -409,11 +413,11 @@ def test_bad_input(tmp_path, transformer):
     assert "eigh" in said
     assert "ONNX" in said
     assert "takes other arguments" in fails(1, *transformer[:3], "--input", "nope=int64[N,5]<50", "-o", out)
-    assert "too old" in fails(2, DIGITS, *GRAPH, "-o", out, "--opset", 7)
+    assert "too old" in fails(2, home / "net.pt2", "-o", out, "--opset", 7)
     assert "needs the model's graph" in fails(1, DIGITS, "-o", out)
     assert "no exporter writes .tflite" in fails(2, DIGITS, "-o", out.with_suffix(".tflite"))
-    assert "Add --data" in fails(2, DIGITS, *GRAPH, "-o", out, "--quantize", "static")
-    assert "contradict" in fails(2, DIGITS, *GRAPH, "-o", out, "--quantize", "weights", "--dtype", "fp16")
+    assert "Add --data" in fails(2, home / "net.pt2", "-o", out, "--quantize", "static")
+    assert "contradict" in fails(2, home / "net.pt2", "-o", out, "--quantize", "weights", "--dtype", "fp16")
     assert "--opset is for" in fails(2, DIGITS, "-o", tmp_path / "x.safetensors", "--opset", 18)
     assert "must be a size" in fails(2, DIGITS, "-o", tmp_path / "y", "--shard-size", "big")
     (tmp_path / "file").write_text("x")
@@ -423,10 +427,10 @@ def test_bad_input(tmp_path, transformer):
     assert list(out.parent.iterdir()) == []
 
 
-def test_calibration_data_of_the_wrong_shape(tmp_path):
+def test_calibration_data_of_the_wrong_shape(tmp_path, home):
     np.savez(tmp_path / "wrong.npz", x=np.zeros((20, 1, 9, 9), np.float32), y=np.arange(20) % 10)
     done = export(
-        *(DIGITS, *GRAPH, "-o", tmp_path / "m.onnx", "--quantize", "static"),
+        *(home / "net.pt2", "-o", tmp_path / "m.onnx", "--quantize", "static"),
         *("--data", tmp_path / "wrong.npz"),
     )
     assert done.code == 1
@@ -434,20 +438,20 @@ def test_calibration_data_of_the_wrong_shape(tmp_path):
     assert not (tmp_path / "m.onnx").exists()
 
 
-def test_without_onnxruntime(tmp_path, monkeypatch):
+def test_without_onnxruntime(tmp_path, monkeypatch, home):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    done = export(DIGITS, *GRAPH, "-o", tmp_path / "m.onnx")
+    done = export(home / "net.pt2", "-o", tmp_path / "m.onnx")
     assert done.code == 1
     assert "pip install onnxruntime" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_full_disk(tmp_path, monkeypatch):
+def test_a_full_disk(tmp_path, monkeypatch, home):
     def full(*args: object, **more: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("torch.onnx.ONNXProgram.save", full)
-    done = export(DIGITS, *GRAPH, "-o", tmp_path / "m.onnx")
+    done = export(home / "net.pt2", "-o", tmp_path / "m.onnx")
     assert done.code == 1
     assert "space" in done.stderr or "free" in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -472,12 +476,12 @@ def test_a_file_size_limit(name, tmp_path, home):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_interruption_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interruption_leaves_nothing(tmp_path, monkeypatch, home):
     def stop(*args: object, **more: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("onnx.checker.check_model", stop)
-    assert export(DIGITS, *GRAPH, "-o", tmp_path / "m.onnx").code == 130
+    assert export(home / "net.pt2", "-o", tmp_path / "m.onnx").code == 130
     assert list(tmp_path.iterdir()) == []
 
 
