@@ -71,7 +71,7 @@ class _Network(nn.Module):
         self.members = nn.ModuleList(members)
         self.combine = combine
         self._pick = pick
-        self.forward = _called(self._forward, names)  # type: ignore[method-assign]
+        self.forward = _called(self._forward, names)
 
     def train(self, mode: bool = True) -> _Network:
         """Nothing: members stay in the mode that they were exported in."""
