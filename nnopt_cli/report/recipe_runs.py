@@ -90,10 +90,11 @@ def _data_of(record: Record) -> str | None:
 
 
 def cost_in(runs: list[RecipeRun]) -> str | None:
-    """The figure that is cost: what all runs have, and what differs between them."""
+    """The figure that is cost: what all runs have, and what differs between them by more than a percent."""
     done = [run.figures for run in runs if run.record is not None]
     for name in ("MACs", "non-zeros", "bytes", "parameters"):
-        known = bool(done) and all(isinstance(figures.get(name), int) for figures in done)
-        if known and (len({figures[name] for figures in done}) > 1 or len(done) == 1):
+        values = [value for figures in done if isinstance(value := figures.get(name), int)]
+        known = bool(values) and len(values) == len(done)
+        if known and (len(values) == 1 or max(values) > 1.01 * min(values)):
             return name
     return None
