@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from nnopt_cli.commands.saving import write_text
 from nnopt_cli.commands.work import digest, stamps
+from nnopt_cli.errors import NnoptError
 
 
 class Journal:
@@ -45,8 +47,11 @@ class Journal:
             return
         left = {str(path): stamp(path) for path in files}
         self._entries = {**_read(self.file), self._key: {"body": dict(body), "files": left}}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        write_text(json.dumps(self._entries), self.file, force=True)
+        with (
+            nullcontext() if self.kept else suppress(NnoptError, OSError)
+        ):  # beside a model that is only read
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            write_text(json.dumps(self._entries), self.file, force=True)
 
     def holds(self, path: Path) -> bool:
         """Whether a finished step left the file at `path`, as it is now."""
@@ -55,7 +60,8 @@ class Journal:
     def finished(self) -> None:
         """The run is done: nothing needs to be remembered."""
         if self.file is not None and not self.kept:
-            self.file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.file.unlink(missing_ok=True)
 
 
 def stamp(path: Path) -> list[list[Any]]:

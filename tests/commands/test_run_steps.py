@@ -174,6 +174,12 @@ def test_a_step_has_a_report_of_its_own(home):
     assert "a report is a page" in done.stderr
 
 
+def test_a_note_that_cannot_be_written_costs_nothing(home):
+    (home / ".small.pt.run.json").mkdir()
+    ok("run", recipe(home / "r.yaml", FUSE, HALF, BARE))
+    assert bits(home / "small.pt") == bits(home / "small.safetensors")
+
+
 def test_a_work_folder_keeps_what_was_written(home):
     path = recipe(home / "r.yaml", FUSE, HALF, BARE)
     ok("run", path, "--work", "w")
