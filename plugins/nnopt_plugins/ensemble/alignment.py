@@ -40,8 +40,8 @@ class Matching(Alignment, kind="alignment"):
             run.note("Nothing can be aligned: no channels of this graph may change places.")
             return members
         run.note(
-            f"Aligned over {len(groups)} groups of coupled channels ({sum(len(g.classes) for g in groups):,} "
-            "units)."
+            f"Aligned over {len(groups)} group{'s' * (len(groups) > 1)} of coupled channels "
+            f"({sum(len(g.classes) for g in groups):,} units)."
         )
         moved = [reference]
         for model, name in zip(others, members.names[1:], strict=True):
