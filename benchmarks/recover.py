@@ -28,8 +28,8 @@ CHOOSING = 2000  # first test rows, on which the recipe was chosen
 SPARSITIES = {"dense": 0.85, "0.5": 0.845, "0.8": 0.83, "0.9": 0.79}  # row -> least test accuracy
 HALF = {"half": 0.0, "half+teacher": 0.83}
 RECIPE = (
-    *("--normalize", "imagenet", "--augment", "flip", "--batch-size", "16", "--keep", "last"),
-    *("--optimizer", "nesterov:weight-decay=1e-4", "--lr", "0.02", "--schedule", "cosine"),
+    *("--normalize", "imagenet", "--augment", "flip", "--batch-size", "32", "--keep", "last"),
+    *("--optimizer", "nesterov:weight-decay=5e-4", "--lr", "0.02", "--schedule", "cosine"),
 )
 TEACHER = ("--teacher-weight", "0.5", "--temperature", "4")
 

@@ -60,7 +60,7 @@ def keep_freed_memory() -> None:
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         library.mallopt(ctypes.c_int(_TRIM_THRESHOLD), ctypes.c_int(1 << 26))
-        library.mallopt(ctypes.c_int(_MMAP_THRESHOLD), ctypes.c_int(1 << 20))
+        library.mallopt(ctypes.c_int(_MMAP_THRESHOLD), ctypes.c_int(1 << 23))
 
 
 def _rename(source: Path, target: Path, flag: int) -> bool:

@@ -15,7 +15,9 @@ from nnopt_cli.errors import NnoptError
 from nnopt_cli.formats.weight import Array, Tap, Weight
 from nnopt_cli.model.numbers import compute_type, reals_per_word, to_reals, to_words
 
-BLOCK = 1 << 16  # elements merged at once: in float32 a few members fit in cache
+BLOCK = (
+    1 << 17
+)  # elements merged at once: so long that two threads rarely meet, so short that they stay in cache
 Over = Literal["tensor", "layer", "model"]
 
 
