@@ -166,7 +166,7 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(tmp_path, made):
     args = ("--data", write_data(tmp_path), "--epochs", 1, "--checkpoint-every", 1, "--threads", 1, "-o", out)
     command = [sys.executable, "-c", code, "finetune", made, *args]
     done = subprocess.run([str(each) for each in command], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 1
+    assert done.returncode == 1, done.stderr
     said = " ".join(done.stderr.split())
     assert str(out) in said
     assert "internal error" not in said
