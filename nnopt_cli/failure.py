@@ -77,6 +77,8 @@ def failing(early: Early) -> Iterator[Outcome]:
 
 def explain_failure(error: BaseException) -> tuple[str, str | None, int]:
     """Message, hint and exit code for an exception; an empty message where there is nothing to say."""
+    if isinstance(error, Abort) and isinstance(error.__cause__, EOFError):
+        error = error.__cause__  # typer takes any end of a file for the end of the input at a prompt
     match error:
         case NnoptError():
             return error.message, error.hint, error.exit_code

@@ -150,3 +150,16 @@ def test_a_wrong_use_of_a_model_is_a_message(change, told):
     model = Model({"a.weight": weight}, Container(Path("model.pt"), "torch", ()))
     with pytest.raises(NnoptError, match=told):
         change(model)
+
+
+def test_an_end_of_file_somewhere_is_no_interruption(model, monkeypatch):
+    """Typer makes the same of it as of Ctrl-C; a compiled module that was cut short ends in one."""
+    from nnopt_cli.formats import read
+
+    def cut(*args, **options):
+        raise EOFError("marshal data too short")
+
+    monkeypatch.setattr(read, "_finished", cut)
+    done = run_command("inspect", model)
+    assert done.code == 1
+    assert "internal error: EOFError: marshal data too short" in " ".join(done.stderr.split())

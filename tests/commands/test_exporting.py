@@ -462,6 +462,7 @@ def test_a_file_size_limit(name, tmp_path, home):
     """The system refuses in the middle of a file: it is named as the user named it, and nothing stays."""
     code = (
         "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); "
+        "sys.dont_write_bytecode = True; "  # Python would leave half of it, and read that the next time
         "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); "
         "from nnopt_cli.testing import run_command; done = run_command(*sys.argv[1:]); "
         "print(done.stderr); sys.exit(done.code)"

@@ -6,6 +6,7 @@ import errno
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -312,7 +313,8 @@ def test_a_disk_that_fills_up_meanwhile_is_said_and_nothing_is_left(tmp_path, mo
     assert names(tmp_path) == []
 
 
-def test_a_file_past_the_systems_limit_is_said(tmp_path):
+def test_a_file_past_the_systems_limit_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python would leave half of it
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))

@@ -160,6 +160,7 @@ def test_a_disk_that_is_full_leaves_nothing_half_written(tmp_path, made):
         "import resource, sys\n"
         "from nnopt_cli.app import main\n"
         "import torch, accelerate\n"
+        "sys.dont_write_bytecode = True\n"  # Python would leave half of it, and read that the next time
         "resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
