@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from _timing import Report, arguments, nnopt
 
-ROWS, COLUMNS = 4096, 2048  # 16 MiB of bfloat16 a tensor
+WIDTH, INNER, WORDS = 2048, 5632, 32_000
 CHUNK = 1 << 20  # elements that a thread of the reference holds at once
 BARS = {"linear": 1.3, "slerp": 1.3, "ties": 1.5, "dare-ties": 1.5}
 FASTER = {"linear": 1.5, "slerp": 2.0, "ties": 3.5}
@@ -31,33 +32,50 @@ def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
     return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
+def shapes(layers: int) -> dict[str, tuple[int, ...]]:
+    """The tensors of a Llama."""
+    out: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (WORDS, WIDTH),
+        "model.norm.weight": (WIDTH,),
+        "lm_head.weight": (WORDS, WIDTH),
+    }
+    for layer in range(layers):
+        home = f"model.layers.{layer}"
+        out |= {f"{home}.{name}_layernorm.weight": (WIDTH,) for name in ("input", "post_attention")}
+        out |= {f"{home}.self_attn.{name}_proj.weight": (WIDTH, WIDTH) for name in "qkvo"}
+        out |= {f"{home}.mlp.{name}_proj.weight": (INNER, WIDTH) for name in ("gate", "up")}
+        out[f"{home}.mlp.down_proj.weight"] = (WIDTH, INNER)
+    return out
+
+
 def build(folder: Path, gigabytes: float) -> dict[str, Path]:
-    """An ancestor and two fine-tunes of it, bfloat16; made anew unless they are there."""
-    folder.mkdir(parents=True, exist_ok=True)
-    count = max(1, round(gigabytes * 1e9 / (ROWS * COLUMNS * 2)))
-    paths = {name: folder / f"{name}-{count}" / "model.safetensors" for name in ("base", "a", "b")}
+    """An ancestor and two fine-tunes of it, Llamas in bfloat16; made anew unless they are there."""
+    layers = max(1, round((gigabytes * 1e9 / 2 - 2 * WORDS * WIDTH) / (4 * WIDTH**2 + 3 * WIDTH * INNER)))
+    paths = {name: folder / f"llama-{layers}-{name}" / "model.safetensors" for name in ("base", "a", "b")}
     if all(path.exists() for path in paths.values()):
         return paths
-    size = ROWS * COLUMNS * 2
-    entries = {
-        f"layers.{i}.weight": {
-            "dtype": "BF16",
-            "shape": [ROWS, COLUMNS],
-            "data_offsets": [i * size, (i + 1) * size],
-        }
-        for i in range(count)
-    }
+    entries, at = {}, 0
+    for name, shape in shapes(layers).items():
+        end = at + 2 * math.prod(shape)
+        entries[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, end]}
+        at = end
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)
-    rng = np.random.default_rng(0)
+    config = {
+        **{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"},
+        **{"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": layers},
+        **{"num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": WORDS},
+    }
     for path in paths.values():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(len(header).to_bytes(8, "little") + header)
-        (path.parent / "config.json").write_text('{"architectures": ["Plain"], "model_type": "llama"}')
-    for _ in range(count):
-        start = rng.standard_normal(ROWS * COLUMNS, dtype=np.float32) * np.float32(0.02)
+        (path.parent / "config.json").write_text(json.dumps(config))
+    rng = np.random.default_rng(0)
+    for first in range(0, at // 2, CHUNK):
+        count = min(CHUNK, at // 2 - first)
+        start = rng.standard_normal(count, dtype=np.float32) * np.float32(0.02)
         for name, path in paths.items():
-            moved = rng.standard_normal(ROWS * COLUMNS, dtype=np.float32) * np.float32(0.002)
+            moved = rng.standard_normal(count, dtype=np.float32) * np.float32(0.002)
             with path.open("ab") as out:
                 out.write(round_to_bfloat16(start if name == "base" else start + moved).data)
     return paths
@@ -152,7 +170,7 @@ def mergekit(command: str, paths: dict[str, Path], method: str, scratch: Path) -
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     _, status, used = os.wait4(child.pid, 0)
-    if status:
+    if status or not list((scratch / "merged").glob("*.safetensors")):
         raise SystemExit(f"mergekit failed on {method}")
     return time.perf_counter() - start, used.ru_maxrss * 1024 / 1e6
 
