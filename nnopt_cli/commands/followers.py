@@ -76,7 +76,7 @@ class Followed:
 
 def follow(step: CommandStep, model: Path, plan: Plan, context: Context) -> Followed:
     """Run a command of a recipe on the model at `model`. Raises NnoptError."""
-    spec = next(each for each in FOLLOWERS if each.name == step.name)
+    spec = _command(step)
     options = {kind: _filled(found, model, plan, context) for kind, found in step.options.items()}
     options[CommonOptions] = context[CommonOptions]
     run = make_run(options, context.run.console)
@@ -106,7 +106,6 @@ def follow(step: CommandStep, model: Path, plan: Plan, context: Context) -> Foll
 
 def remembered(step: CommandStep, body: Mapping[str, Any]) -> Followed:
     """What a journal says that a command came to."""
-    spec = next(each for each in FOLLOWERS if each.name == step.name)
     output = None if body["output"] is None else Path(body["output"])
     said = f"{step.name}: finished before" + (f", {printable(str(output))}" if output else "")
     return Followed(
@@ -116,9 +115,13 @@ def remembered(step: CommandStep, body: Mapping[str, Any]) -> Followed:
         document=dict(body["document"]),
         show=lambda console: console.print(said, markup=False, soft_wrap=True),
         output=output,
-        makes=spec.makes,
+        makes=_command(step).makes,
         resumed=True,
     )
+
+
+def _command(step: CommandStep) -> CommandSpec:
+    return next(each for each in FOLLOWERS if each.name == step.name)
 
 
 def output_of(step: CommandStep) -> Path | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nnopt_cli.commands.common import Context, device_of
 from nnopt_cli.errors import NnoptError, UsageError
-from nnopt_cli.plugin.component import option, plain
+from nnopt_cli.plugin.component import changed, option
 from nnopt_cli.plugin.data import DataOptions
 from nnopt_cli.plugin.fusion import Alignment, Fusion, Integers, Members, Weighting
 from nnopt_cli.plugin.options import ComputeOptions, MemberOptions, ModelOptions, Options
@@ -239,22 +239,10 @@ def _provenance(method: Fusion, members: Members, context: Context) -> Provenanc
         step["integers"] = members.integers
     if members.share_trunk is not None:
         step["share_trunk"] = str(members.share_trunk)
-    step |= _given(context[DataOptions])
+    if context[DataOptions].data is not None:
+        step |= changed(context[DataOptions])
     run = context.run
     return Provenance().then({**step, **({"seed": run.seed} if run.seed else {})})
-
-
-def _given(options: DataOptions) -> dict[str, Any]:
-    """What was said of the data."""
-    if options.data is None:
-        return {}
-    infos = type(options).model_fields
-    values = {name: getattr(options, name) for name in infos}
-    return {
-        name: plain(value)
-        for name, value in values.items()
-        if value != infos[name].get_default(call_default_factory=True)
-    }
 
 
 def row_of(glob: str, numbers: Sequence[float]) -> str:

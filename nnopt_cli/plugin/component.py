@@ -78,12 +78,7 @@ class Component(BaseModel):
 
     def table(self) -> dict[str, Any]:
         """As a recipe writes it: the name, and the options that are not at their defaults."""
-        out: dict[str, Any] = {"name": self.name}
-        for key, info in type(self).model_fields.items():
-            value = getattr(self, key)
-            if info.is_required() or value != info.get_default(call_default_factory=True):
-                out[key.rstrip("_")] = plain(value)
-        return out
+        return {"name": self.name, **changed(self)}
 
     def spec(self) -> str:
         """As the command line writes it: `name:key=value,…`; one with a short form may return that."""
@@ -109,6 +104,16 @@ class Component(BaseModel):
         if cls.__name__ == "Component" or cls.name:
             return dict(handler(schema))
         return {"type": ["string", "object"], "description": f"{cls.kind}: NAME, NAME:key=value,… or a table"}
+
+
+def changed(options: BaseModel) -> dict[str, Any]:
+    """The options that are not at their defaults, by their keys in a recipe, as JSON-able data."""
+    out = {}
+    for key, info in type(options).model_fields.items():
+        value = getattr(options, key)
+        if info.is_required() or value != info.get_default(call_default_factory=True):
+            out[key.rstrip("_")] = plain(value)
+    return out
 
 
 def plain(value: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.errors import UsageError
 from nnopt_cli.model.naming import suggest
-from nnopt_cli.plugin.component import Component, plain
+from nnopt_cli.plugin.component import Component, changed
 from nnopt_cli.plugin.options import ComputeOptions, ModelOptions
 from nnopt_cli.recipe.steps import (
     Command,
@@ -207,17 +207,10 @@ def table_of(
 ) -> dict[str, Any]:
     """The recipe that repeats a pass: what `--save-recipe` writes."""
     table: dict[str, Any] = {} if model is None else {"model": str(model)}
-    table |= _given(reading)
+    table |= changed(reading)
     if output is not None:
         table["output"] = str(output)
-    table |= {key: value for key, value in _given(compute).items() if key != "threads"}
+    table |= {key: value for key, value in changed(compute).items() if key != "threads"}
     options = {key: value for key, value in step.table().items() if key != "name"}
     table["steps"] = [{"pass": step.name, **options}]
     return {key: escape(value) for key, value in table.items()}
-
-
-def _given(options: ModelOptions | ComputeOptions) -> dict[str, Any]:
-    """What is not at its default."""
-    values = {name: getattr(options, name) for name in type(options).model_fields}
-    defaults = {name: info.default for name, info in type(options).model_fields.items()}
-    return {name: plain(value) for name, value in values.items() if value != defaults[name]}

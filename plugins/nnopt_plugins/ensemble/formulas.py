@@ -203,11 +203,11 @@ def elected(values: Sequence[Array], shares: Sequence[float], *, normalize: bool
     kind = values[0].dtype.type  # np.where on random masks is many times slower than what is done here
     equal = min(shares) == max(shares) > 0
     weighted = values if equal else [value * kind(share) for value, share in zip(values, shares, strict=True)]
-    signs = _bits(weighted[0].copy() if len(weighted) == 1 else weighted[0] + weighted[1])
-    for each in weighted[2:]:
-        signs.view(kind)[:] += each
-    signs &= _SIGN[kind]
-    merged, flags = np.zeros_like(weighted[0]), np.empty(weighted[0].shape, np.bool_)
+    total = weighted[0].copy()
+    for each in weighted[1:]:
+        total += each
+    signs = _bits(total) & _SIGN[kind]
+    merged, flags = np.zeros_like(total), np.empty(total.shape, np.bool_)
     turned = np.empty_like(merged)  # numbers times the elected sign: what is positive agrees
     weight = np.zeros(merged.shape, kind if not equal else np.min_scalar_type(len(values)))
     for each, share in zip(weighted, shares, strict=True):
