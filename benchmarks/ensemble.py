@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from _llama import Llama
 from _timing import Report, arguments, nnopt
 
 WIDTH, INNER, WORDS = 2048, 5632, 32_000
@@ -32,44 +33,24 @@ def round_to_bfloat16(values: np.ndarray) -> np.ndarray:
     return ((bits + np.uint32(0x7FFF) + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
 
 
-def shapes(layers: int) -> dict[str, tuple[int, ...]]:
-    """The tensors of a Llama."""
-    out: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (WORDS, WIDTH),
-        "model.norm.weight": (WIDTH,),
-        "lm_head.weight": (WORDS, WIDTH),
-    }
-    for layer in range(layers):
-        home = f"model.layers.{layer}"
-        out |= {f"{home}.{name}_layernorm.weight": (WIDTH,) for name in ("input", "post_attention")}
-        out |= {f"{home}.self_attn.{name}_proj.weight": (WIDTH, WIDTH) for name in "qkvo"}
-        out |= {f"{home}.mlp.{name}_proj.weight": (INNER, WIDTH) for name in ("gate", "up")}
-        out[f"{home}.mlp.down_proj.weight"] = (WIDTH, INNER)
-    return out
-
-
 def build(folder: Path, gigabytes: float) -> dict[str, Path]:
     """An ancestor and two fine-tunes of it, Llamas in bfloat16; made anew unless they are there."""
     layers = max(1, round((gigabytes * 1e9 / 2 - 2 * WORDS * WIDTH) / (4 * WIDTH**2 + 3 * WIDTH * INNER)))
     paths = {name: folder / f"llama-{layers}-{name}" / "model.safetensors" for name in ("base", "a", "b")}
     if all(path.exists() for path in paths.values()):
         return paths
+    llama = Llama(WIDTH, INNER, WORDS, layers, heads=16)
     entries, at = {}, 0
-    for name, shape in shapes(layers).items():
+    for name, shape in llama.shapes().items():
         end = at + 2 * math.prod(shape)
         entries[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [at, end]}
         at = end
     header = json.dumps(entries).encode()
     header += b" " * (-len(header) % 8)
-    config = {
-        **{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"},
-        **{"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": layers},
-        **{"num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": WORDS},
-    }
     for path in paths.values():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(len(header).to_bytes(8, "little") + header)
-        (path.parent / "config.json").write_text(json.dumps(config))
+        (path.parent / "config.json").write_text(llama.config())
     rng = np.random.default_rng(0)
     for first in range(0, at // 2, CHUNK):
         count = min(CHUNK, at // 2 - first)

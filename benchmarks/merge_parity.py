@@ -17,11 +17,12 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from _llama import Llama
 from _timing import Report, arguments, nnopt
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-WIDTH, INNER, WORDS, LAYERS, DENSITY = 64, 160, 128, 2, 0.5
+LLAMA, DENSITY = Llama(width=64, inner=160, words=128, layers=2, heads=4), 0.5
 MEMBERS = {"model_stock": "abc"}
 METHODS: dict[str, tuple[str, dict[str, Any], list[str]]] = {  # ours: theirs, its parameters, our options
     "linear": ("linear", {}, ["--weights", "0.3,0.7"]),
@@ -36,42 +37,21 @@ METHODS: dict[str, tuple[str, dict[str, Any], list[str]]] = {  # ours: theirs, i
 }
 
 
-def shapes() -> dict[str, tuple[int, ...]]:
-    """The tensors of a Llama."""
-    out: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (WORDS, WIDTH),
-        "model.norm.weight": (WIDTH,),
-        "lm_head.weight": (WORDS, WIDTH),
-    }
-    for layer in range(LAYERS):
-        home = f"model.layers.{layer}"
-        out |= {f"{home}.{name}_layernorm.weight": (WIDTH,) for name in ("input", "post_attention")}
-        out |= {f"{home}.self_attn.{name}_proj.weight": (WIDTH, WIDTH) for name in "qkvo"}
-        out |= {f"{home}.mlp.{name}_proj.weight": (INNER, WIDTH) for name in ("gate", "up")}
-        out[f"{home}.mlp.down_proj.weight"] = (WIDTH, INNER)
-    return out
-
-
 def build(folder: Path) -> dict[str, dict[str, Tensor]]:
     """Folders `base`, `a`, `b` and `c`, and what is in them."""
     draw = torch.Generator().manual_seed(0)
-    base = {name: 0.02 * torch.randn(shape, generator=draw) for name, shape in shapes().items()}
-    common = {name: 0.002 * torch.randn(shape, generator=draw) for name, shape in shapes().items()}
+    base = {name: 0.02 * torch.randn(shape, generator=draw) for name, shape in LLAMA.shapes().items()}
+    common = {name: 0.002 * torch.randn(shape, generator=draw) for name, shape in LLAMA.shapes().items()}
     models = {"base": base}
     for member in "abc":
         models[member] = {
             name: value + common[name] + 0.001 * torch.randn(value.shape, generator=draw)
             for name, value in base.items()
         }
-    config = {
-        **{"architectures": ["LlamaForCausalLM"], "model_type": "llama", "torch_dtype": "bfloat16"},
-        **{"hidden_size": WIDTH, "intermediate_size": INNER, "num_hidden_layers": LAYERS},
-        **{"num_attention_heads": 4, "num_key_value_heads": 4, "vocab_size": WORDS},
-    }
     for member, weights in models.items():
         models[member] = {name: value.to(torch.bfloat16) for name, value in weights.items()}
         (folder / member).mkdir()
-        (folder / member / "config.json").write_text(json.dumps(config))
+        (folder / member / "config.json").write_text(LLAMA.config())
         save_file(models[member], folder / member / "model.safetensors", {"format": "pt"})
     return models
 

@@ -29,8 +29,9 @@ SPARSITIES = {"dense": 0.85, "0.5": 0.845, "0.8": 0.83, "0.9": 0.79}  # row -> l
 HALF = {"half": 0.0, "half+teacher": 0.83}
 RECIPE = (
     *("--normalize", "imagenet", "--augment", "flip", "--batch-size", "32", "--keep", "last"),
-    *("--optimizer", "nesterov:weight-decay=5e-4", "--lr", "0.02", "--schedule", "cosine"),
+    *("--schedule", "cosine"),
 )
+OPTIMIZER, RATE = ("--optimizer", "nesterov:weight-decay=5e-4"), ("--lr", "0.02")
 GENTLE = ("--optimizer", "nesterov:weight-decay=1e-4", "--lr", "0.015")  # for half: its weights are good ones
 TEACHER = ("--teacher-weight", "0.3", "--temperature", "2")
 
@@ -66,7 +67,7 @@ def tuned(row: str, source: Path, folder: Path, report: Path, threads: int) -> d
     half = row in HALF
     args: list[object] = ["--data", SHARED / "cifar10" / "train.parquet", "--test", report, *RECIPE]
     args += ["--rows", ":20000", "--epochs", 4] if half else ["--rows", ":10000", "--epochs", 2]
-    args += GENTLE if half else ["--arch", ARCH]
+    args += GENTLE if half else [*OPTIMIZER, *RATE, "--arch", ARCH]
     if row == "half+teacher":
         args += ["--teacher", folder / "dense.pt2", *TEACHER]
     return command("finetune", model, *args, "--threads", threads, "--dry-run")

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 from _timing import Report, arguments
-from recover import ARCH, CHOOSING, RECIPE, SHARED, command
+from recover import ARCH, CHOOSING, OPTIMIZER, RECIPE, SHARED, command
 
 TUNES = {"a": ("--lr", "0.02", "--seed", "1"), "b": ("--lr", "0.01", "--seed", "2")}
 
@@ -34,7 +34,7 @@ def main() -> None:
         members = []
         for name, options in TUNES.items():
             members.append(folder / f"{name}.pt")
-            settings = [*RECIPE, *options, "--arch", ARCH, *limit]
+            settings = [*RECIPE, *OPTIMIZER, *options, "--arch", ARCH, *limit]
             command(
                 "finetune",
                 source,
