@@ -229,7 +229,7 @@ def _foreign(before: Model, after: Model) -> bool:
 
 def _made_from(model: Model, source: Model, measured: Saved) -> Model:
     """Name the input's weights in the record, where the output no longer holds them."""
-    inputs = source.provenance.inputs or ({"path": source.path.name, "sha256": measured.sha256},)
+    inputs = source.provenance.inputs or ({"path": source.path.name, "blake3": measured.blake3},)
     return replace(model, provenance=replace(model.provenance, inputs=inputs))
 
 

@@ -44,7 +44,7 @@ def body(context: Context) -> None:
         output_bytes=saved.bytes,
         tensors=len(unique),
         parameters=sum(weight.numel for name, weight in unique.items() if is_parameter(name, weight)),
-        sha256=saved.sha256,
+        blake3=saved.blake3,
         fed=str(model.inputs) if whole else None,
         agreement=agreement,
         notes=list(dict.fromkeys((*model.notes, *run.notes, *saved.notes))),

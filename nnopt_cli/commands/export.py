@@ -166,7 +166,7 @@ def _strings(model: Model, exporter: Exporter, digest: str) -> dict[str, str]:
     """The model's record with what was written, for the file's metadata."""
     from nnopt_cli import __version__
 
-    inputs = model.provenance.inputs or ({"path": model.path.name, "sha256": digest},)
+    inputs = model.provenance.inputs or ({"path": model.path.name, "blake3": digest},)
     results = {**model.provenance.results, "export": exporter.table()}
     return replace(model.provenance, inputs=inputs, results=results, version=__version__).to_strings()
 
@@ -248,7 +248,7 @@ def _record(
         output=None if dry else str(path),
         files=done.files,
         size=done.bytes,
-        sha256=digest,
+        blake3=digest,
         metric=done.metric,
         speed=done.speed,
         notes=context.run.notes,

@@ -110,7 +110,7 @@ def _matching(
 
     options = context[ModelOptions]
     models = [(path, load(path, key=options.key, operators=options.operators)) for path in candidates]
-    return [(path, model) for path, model in models if input_hash(model) == table.get("sha256")]
+    return [(path, model) for path, model in models if input_hash(model) == table.get("blake3")]
 
 
 def _begun(model: Model, made: Model) -> bool:

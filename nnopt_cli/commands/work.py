@@ -80,7 +80,7 @@ class Workshop:
         self.folder.mkdir(parents=True, exist_ok=True)
         suffix = ".pt2" if model.structure_changed or model.container.format == "pt2" else ".pt"
         if model.provenance.inputs == ():
-            source = {"path": self._before.path.name, "sha256": self._source_hash}
+            source = {"path": self._before.path.name, "blake3": self._source_hash}
             model = replace(model, provenance=replace(model.provenance, inputs=(source,)))
         save(model, self.folder / f"{key}{suffix}", run=run, force=True)
         said = [

@@ -1,13 +1,12 @@
 """The engine of every writer: one streaming pass that edits, counts, hashes and writes all tensors.
 
 Threads take whole tensors from a queue, the largest first; the chunks of one tensor go in order,
-so its sha256 and crc32 are sequential and every figure is the same for any number of threads. Memory
+so its blake3 and crc32 are sequential and every figure is the same for any number of threads. Memory
 is two chunk buffers and one of flags per thread, however large the model is.
 """
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import zlib
 from collections import deque
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 import numpy as np
+from blake3 import blake3
 
 from nnopt_cli.formats.layout import Sink
 from nnopt_cli.formats.syscalls import keep_freed_memory
@@ -186,7 +186,7 @@ def _stream_one(
     edited = weight.origin is not weight
     desk.prepare(weight)
     before, after = _Side(weight, sample, desk), _Side(weight, sample, desk)
-    digest = hashlib.sha256()
+    digest = blake3()
     changed, crc, base = False, 0, 0
 
     def tap(words: Array) -> None:
@@ -214,7 +214,7 @@ def _stream_one(
         zeros_before=before.zeros,
         zeros_after=after.zeros if edited else before.zeros,
         changed=changed,
-        sha256=digest.hexdigest(),
+        blake3=digest.hexdigest(),
         sampled=before.sampled,
         packed_before=packed,
         packed_after=after.packed() if changed else packed,

@@ -14,7 +14,7 @@ class Tally:
         zeros_before: elements that were zero in the input (+0 and -0).
         zeros_after: elements that are zero in the output.
         changed: whether any bit differs.
-        sha256: hex digest of the input's elements (row-major, little-endian).
+        blake3: hex digest of the input's elements (row-major, little-endian).
         sampled: bytes that were sampled to estimate compressed size.
         packed_before: what the sample takes after deflate, input side.
         packed_after: the same, output side.
@@ -24,7 +24,7 @@ class Tally:
     zeros_before: int
     zeros_after: int
     changed: bool
-    sha256: str
+    blake3: str
     sampled: int
     packed_before: int
     packed_after: int

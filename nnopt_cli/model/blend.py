@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from threading import Lock
 from typing import Any, ClassVar, Literal, Protocol
 
 import numpy as np
+from blake3 import blake3
 
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.formats.weight import Array, Tap, Weight
@@ -18,6 +18,7 @@ from nnopt_cli.model.numbers import compute_type, reals_per_word, to_reals, to_w
 BLOCK = (
     1 << 17
 )  # elements merged at once: so long that two threads rarely meet, so short that they stay in cache
+_LOOK = 64  # bytes, in which tensors that differ almost always do
 Over = Literal["tensor", "layer", "model"]
 
 
@@ -108,17 +109,24 @@ class Corresponding:
         Returns False where they hold NaN or infinity, and are the same in all.
         Raises NnoptError: only some do.
         """
-        found = []
         for weight, own, room in zip(self.all, words, rooms, strict=True):
-            numbers = to_reals(own, weight.dtype, room.dtype.type, room)
-            if not math.isfinite(float(np.dot(numbers, numbers))) and not np.isfinite(numbers).all():
+            to_reals(own, weight.dtype, room.dtype.type, room)
+        count = len(words[0]) * reals_per_word(self.members[0].dtype)
+        values = [room[:count] for room in rooms]
+        if self.base is not None:
+            start = values.pop()
+            with np.errstate(invalid="ignore"):  # infinity less infinity is no number, which is looked for
+                for each in values:
+                    np.subtract(each, start, out=each)
+        return all(map(_finite, values)) or self._fit(words)
+
+    def _fit(self, words: Sequence[Array]) -> bool:
+        """As `read` returns and raises, by looking at every element of every member."""
+        for position, (weight, own) in enumerate(zip(self.all, words, strict=True)):
+            if not np.isfinite(to_reals(own, weight.dtype, compute_type([weight.dtype]))).all():
                 if same(words):
                     return False
-                raise _unfit(self.name, weight, self.all.index(weight))
-            found.append(numbers)
-        if self.base is not None:
-            for each in found[:-1]:
-                np.subtract(each, found[-1], out=each)
+                raise _unfit(self.name, weight, position)
         return True
 
     def gram(self, over: Over = "tensor", most: int | None = None) -> Array:
@@ -134,8 +142,13 @@ class Corresponding:
 
 def same(words: Sequence[Array]) -> bool:
     """Whether all are the same, bit for bit."""
-    first = words[0].view(np.uint8)
-    return all(np.array_equal(first, other.view(np.uint8)) for other in words[1:])
+    first, *others = (each.view(np.uint8) for each in words)
+    return all(np.array_equal(first[:_LOOK], each[:_LOOK]) and np.array_equal(first, each) for each in others)
+
+
+def _finite(numbers: Array) -> bool:
+    """Whether there is no NaN and no infinity; may be False for the largest of numbers."""
+    return math.isfinite(np.dot(numbers, numbers))
 
 
 def _into(digest: Any) -> Tap:
@@ -164,7 +177,7 @@ class BlendedWeight(Weight):
     """A tensor merged from those of several members whenever it is read; as the first one's type.
 
     Attributes:
-        digests: sha256 of each further member's tensor (and the base's), from the last read from its start.
+        digests: blake3 of each further member's tensor (and the base's), from the last read from its start.
     """
 
     def __init__(self, tensor: Corresponding, method: Merge) -> None:
@@ -174,7 +187,7 @@ class BlendedWeight(Weight):
         self._method = method
         self._lock = Lock()
         self._survey: list[Any] = []
-        self.digests = [hashlib.sha256() for _ in tensor.all[1:]]
+        self.digests = [blake3() for _ in tensor.all[1:]]
 
     @property
     def parts(self) -> tuple[Weight, ...]:
@@ -192,7 +205,7 @@ class BlendedWeight(Weight):
 
     def read_into(self, out: Array, start: int, tap: Tap | None = None) -> None:
         if start == 0:
-            self.digests = [hashlib.sha256() for _ in self._tensor.all[1:]]
+            self.digests = [blake3() for _ in self._tensor.all[1:]]
         first, *others = self._tensor.all
         first.read_into(out, start, tap)
         words = [out]
@@ -236,7 +249,7 @@ class PickedWeight(Weight):
         self._name = name
         self._members = tuple(members)
         self._pick = pick
-        self.digests = [hashlib.sha256() for _ in members[1:]]
+        self.digests = [blake3() for _ in members[1:]]
 
     @property
     def parts(self) -> tuple[Weight, ...]:
@@ -253,7 +266,7 @@ class PickedWeight(Weight):
 
     def read_into(self, out: Array, start: int, tap: Tap | None = None) -> None:
         if start == 0:
-            self.digests = [hashlib.sha256() for _ in self._members[1:]]
+            self.digests = [blake3() for _ in self._members[1:]]
         self._members[0].read_into(out, start, tap)
         words = [out]
         for weight, digest in zip(self._members[1:], self.digests, strict=True):

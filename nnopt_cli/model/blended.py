@@ -84,11 +84,11 @@ def sources(fused: Model, models: Sequence[Model], tallies: Mapping[str, Tally])
 
     Hashes were taken while the tensors streamed; a model whose tensors did not all do so is read again.
     """
-    blank = all(tally.sha256 == _UNKNOWN for tally in tallies.values())
+    blank = all(tally.blake3 == _UNKNOWN for tally in tallies.values())
     found = []
     for model in models:
         digest = _UNKNOWN if blank else _streamed(fused, model, tallies) or input_hash(model)
-        found.append({"path": model.path.name, "sha256": digest})
+        found.append({"path": model.path.name, "blake3": digest})
     return found
 
 
@@ -103,5 +103,5 @@ def _streamed(fused: Model, model: Model, tallies: Mapping[str, Tally]) -> str |
         place = next((i for i, part in enumerate(weight.parts) if part is own), None)
         if place is None or own.origin is not own:  # what streamed was not this tensor as it was read
             return None
-        digests[name] = tally.sha256 if place == 0 else weight.digests[place - 1].hexdigest()
+        digests[name] = tally.blake3 if place == 0 else weight.digests[place - 1].hexdigest()
     return hash_of(model, digests)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+from blake3 import blake3
 
 if TYPE_CHECKING:
     from nnopt_cli.formats.tally import Tally
@@ -13,8 +14,8 @@ if TYPE_CHECKING:
 
 
 def content_hash(model: Model, tallies: Mapping[str, Tally] | Mapping[str, Stats]) -> str:
-    """sha256 over every tensor's name, dtype, shape and own sha256, under each name of tied ones."""
-    return hash_of(model, {name: tally.sha256 for name, tally in tallies.items()})
+    """blake3 over every tensor's name, dtype, shape and own blake3, under each name of tied ones."""
+    return hash_of(model, {name: tally.blake3 for name, tally in tallies.items()})
 
 
 def input_hash(model: Model) -> str:
@@ -23,7 +24,7 @@ def input_hash(model: Model) -> str:
 
     digests = {}
     for name, weight in model.unique().items():
-        origin, digest = weight.origin, hashlib.sha256()
+        origin, digest = weight.origin, blake3()
         for start, count in origin.spans():
             digest.update(origin.chunk(start, count, np.empty(count, origin.dtype.word)).data.cast("B"))
         digests[name] = digest.hexdigest()
@@ -31,8 +32,8 @@ def input_hash(model: Model) -> str:
 
 
 def hash_of(model: Model, digests: Mapping[str, str]) -> str:
-    """The content hash from the sha256 of every tensor, by the first of its names."""
-    digest = hashlib.sha256()
+    """The content hash from the blake3 of every tensor, by the first of its names."""
+    digest = blake3()
     known = {id(model.weights[name]): own for name, own in digests.items()}
     for name in sorted(model.weights):  # tied or stored twice, it is the same under each of its names
         weight = model.weights[name]

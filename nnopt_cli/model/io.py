@@ -30,7 +30,7 @@ class Saved:
         path: the file or folder written; None when it was only measured (`path=None`).
         bytes: its size on disk, all files.
         tallies: per-tensor figures by name (the first name of tied ones), counted while streaming.
-        sha256: content hash of the *input's* weights (see `content_hash`).
+        blake3: content hash of the *input's* weights (see `content_hash`).
         notes: what the user should know about how it was written (what was dropped, and why).
         provenance: the record that went into the file.
     """
@@ -38,7 +38,7 @@ class Saved:
     path: Path | None
     bytes: int
     tallies: Mapping[str, Tally]
-    sha256: str
+    blake3: str
     notes: tuple[str, ...]
     provenance: Provenance
 
@@ -133,10 +133,10 @@ def save(
         nonlocal final, digest
         if sources is not None:
             inputs = tuple(sources(tallies))
-            digest = str(inputs[0]["sha256"])
+            digest = str(inputs[0]["blake3"])
         else:
             digest = _input_hash(model, tallies)
-            inputs = model.provenance.inputs or ({"path": model.path.name, "sha256": digest},)
+            inputs = model.provenance.inputs or ({"path": model.path.name, "blake3": digest},)
         final = replace(model.provenance, inputs=inputs, results=dict(results or {}), version=__version__)
         return final.to_strings()
 

@@ -35,7 +35,9 @@ def to_reals(words: Array, dtype: DType, kind: Any, out: Array | None = None) ->
     if dtype.name != "bfloat16":
         np.copyto(out, words.view(_PAIRS.get(dtype.name, words.dtype)))
     elif kind is np.float32:
-        np.left_shift(words, 16, out=out.view(np.uint32), dtype=np.uint32)
+        bits = out.view(np.uint32)
+        np.copyto(bits, words)  # in two steps, as a shift that widens goes through a buffer
+        bits <<= np.uint32(16)
     else:
         np.copyto(out, np.left_shift(words, 16, dtype=np.uint32).view(np.float32))
     return out

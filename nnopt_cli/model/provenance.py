@@ -16,7 +16,7 @@ class Provenance:
 
     Attributes:
         steps: one table per pass, in order: `{"pass": name, options…}`, the same keys as a recipe.
-        inputs: one table per input file: `path` (name only), `sha256` of its weights.
+        inputs: one table per input file: `path` (name only), `blake3` of its weights.
         results: measured figures of the last pass.
         version: the nnopt that wrote the record.
     """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from blake3 import blake3
 
 from nnopt_cli.formats.weight import Array, Weight
 from nnopt_cli.model.patterns import PatternScan
@@ -34,7 +34,7 @@ class Stats:
         l2: square root of the sum of |w|².
         max_abs: largest |w|.
         patterns: N:M patterns that it holds and that chance does not explain (see `patterns`).
-        sha256: hex digest of its elements (row-major, little-endian).
+        blake3: hex digest of its elements (row-major, little-endian).
     """
 
     elements: int
@@ -44,7 +44,7 @@ class Stats:
     l2: float
     max_abs: float
     patterns: tuple[str, ...]
-    sha256: str
+    blake3: str
 
     @property
     def sparsity(self) -> float:
@@ -55,7 +55,7 @@ class Stats:
 def measure(weight: Weight) -> Stats:
     """Read `weight` once, chunk by chunk, and count. Raises UnreadableError where its file ends early."""
     scan = PatternScan(weight)
-    digest = hashlib.sha256()
+    digest = blake3()
     zeros = nonfinite = 0
     l1 = square = largest = 0.0
     numeric = weight.dtype.kind in ("float", "float8", "complex")

@@ -70,7 +70,7 @@ def build(
                 path=str(before.path),
                 format=before.container.format,
                 bytes=source_bytes,
-                sha256=(measured or saved).sha256,
+                blake3=(measured or saved).blake3,
             )
         ],
         output=None if dry_run or saved.path is None else str(saved.path),

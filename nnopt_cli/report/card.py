@@ -73,7 +73,7 @@ def _proof(record: Exported) -> str:
 def _origin(record: Exported) -> str:
     steps = [f"{i}. `{_plain(json.dumps(step, sort_keys=True))}`" for i, step in enumerate(record.steps, 1)]
     made = "\n".join(steps) if steps else "No pass of nnopt had changed the model before."
-    return f"{made}\n\nsha256 of the weights that it was made from: `{record.sha256}`"
+    return f"{made}\n\nblake3 of the weights that it was made from: `{record.blake3}`"
 
 
 def _loading(record: Exported, name: str) -> str:

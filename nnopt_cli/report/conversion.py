@@ -30,7 +30,7 @@ class Conversion(Row):
     output_bytes: int
     tensors: int  # tied ones counted once
     parameters: int
-    sha256: str  # of the weights, the same in both
+    blake3: str  # of the weights, the same in both
     fed: str | None  # what the graph is fed, as --input writes it; None without a graph
     agreement: Agreement | None  # None where no module was at hand to compare with
     notes: list[str]

@@ -78,7 +78,7 @@ class Exported(Row):
     parameters: int
     inputs: list[Fed]  # empty where there is no graph
     steps: list[dict[str, Any]]  # the passes so far
-    sha256: str
+    blake3: str
     runs_in: str
     parity: Compared
     metric: Measured | None
@@ -118,7 +118,7 @@ def exported(
     output: str | None,
     files: Sequence[str],
     size: int,
-    sha256: str,
+    blake3: str,
     metric: Measured | None,
     speed: Speed | None,
     notes: Sequence[str],
@@ -136,7 +136,7 @@ def exported(
         output: where it went.
         files: names of all files.
         size: bytes of all of them.
-        sha256: of the weights that were read.
+        blake3: of the weights that were read.
         metric: on data, before and after.
         speed: before and after.
         notes: what the user should know.
@@ -156,7 +156,7 @@ def exported(
         parameters=sum(w.numel for name, w in unique.items() if is_parameter(name, w)),
         inputs=_fed(model) if runs_in else [],
         steps=[dict(step) for step in model.provenance.steps],
-        sha256=sha256,
+        blake3=blake3,
         runs_in=runs_in,
         parity=compared(parity),
         metric=metric,

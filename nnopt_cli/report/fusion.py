@@ -26,7 +26,7 @@ class Member(Row):
     format: str
     bytes: int  # on disk, all files
     parameters: int  # elements of floating tensors, without running statistics, tied ones once
-    sha256: str  # of its weights, the same for every container format
+    blake3: str  # of its weights, the same for every container format
     base: bool = False  # whether it is the ancestor, not a member
 
 
@@ -101,7 +101,7 @@ def fused_record(
             format=model.container.format,
             bytes=disk_bytes(model.container.files),
             parameters=_parameters(model),
-            sha256=str(source["sha256"]),
+            blake3=str(source["blake3"]),
             base=model is base,
         )
         for model, source in zip(models, saved.provenance.inputs, strict=True)

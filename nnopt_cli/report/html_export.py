@@ -173,7 +173,7 @@ def _origin(record: Exported) -> str:
         (str(n), text(step.get("pass", "")), f"<code>{text(_options(step))}</code>")
         for n, step in enumerate(record.steps, 1)
     ]
-    digest = f'<p class="note">sha256 of the weights that were read: <code>{text(record.sha256)}</code></p>'
+    digest = f'<p class="note">blake3 of the weights that were read: <code>{text(record.blake3)}</code></p>'
     return table(("", "pass", "with"), steps, "rll") + digest
 
 

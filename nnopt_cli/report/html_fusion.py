@@ -69,13 +69,13 @@ def _models(record: Fused, heads: Sequence[str]) -> str:
             text(source.path),
             numbers.count(source.parameters),
             numbers.size(source.bytes),
-            f"<code>{text(source.sha256[:16])}</code>",
+            f"<code>{text(source.blake3[:16])}</code>",
         )
         for source in record.inputs
     ]
     result = (text(record.output or ""), numbers.count(record.parameters), numbers.size(record.bytes), "")
     rows.append(("fused", *result))
-    return table(("", "model", "parameters", "bytes", "sha256 of the weights"), rows, "lnrrl", hide=(4,))
+    return table(("", "model", "parameters", "bytes", "blake3 of the weights"), rows, "lnrrl", hide=(4,))
 
 
 def _measured(found: Evaluated, heads: Sequence[str]) -> str:

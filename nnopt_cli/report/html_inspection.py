@@ -49,7 +49,7 @@ def inspection(record: Inspection) -> Sheet:
         section("Tensors", table(headings, rows, "nllrbrrrl", hide=(1, 2, 6, 7, 8)), note=record.rule),
         notes(record.notes),
     ]
-    chips = [f"sha256 {record.sha256[:16]}"] if record.sha256 else []
+    chips = [f"blake3 {record.blake3[:16]}"] if record.blake3 else []
     return Sheet("inspect", record.path, chips, parts)
 
 

@@ -268,7 +268,7 @@ def _ending(record: Record) -> str:
             text(source.path),
             text(source.format),
             numbers.size(source.bytes),
-            f"<code>{text(source.sha256[:16])}</code>",
+            f"<code>{text(source.blake3[:16])}</code>",
         )
         for source in record.inputs
     ]
@@ -277,6 +277,6 @@ def _ending(record: Record) -> str:
     )
     return section(
         "Made from",
-        table(("file", "format", "size", "sha256"), inputs, "nlrl", hide=(3,)),
+        table(("file", "format", "size", "blake3"), inputs, "nlrl", hide=(3,)),
         note=f"It took {spent}.",
     )

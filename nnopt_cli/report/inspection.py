@@ -39,7 +39,7 @@ class TensorFigures(Row):
     l2: float | None = None
     max_abs: float | None = None
     patterns: tuple[str, ...] = ()  # N:M patterns along dimension 1 that chance does not explain
-    sha256: str | None = None  # of its elements
+    blake3: str | None = None  # of its elements
 
     @property
     def sparsity(self) -> float | None:
@@ -60,7 +60,7 @@ class Inspection(Row):
     rebuilt: bool  # the file held objects, of which only the tensors were taken
     metadata: dict[str, str]
     provenance: dict[str, Any] | None  # nnopt's own record, if the file carries one; as claimed by the file
-    sha256: str | None  # of the weights: the same for every container format; None if not all were read
+    blake3: str | None  # of the weights: the same for every container format; None if not all were read
     tensors_in_file: int  # names, tied ones included
     parameters: int  # of the tensors listed, as the other figures: floating, without running statistics
     nonzeros: int | None
@@ -126,7 +126,7 @@ def inspect_model(
         rebuilt=container.rebuilt,
         metadata=dict(container.metadata),
         provenance=_provenance(model),
-        sha256=content_hash(model, measured) if whole else None,
+        blake3=content_hash(model, measured) if whole else None,
         tensors_in_file=len(model.weights),
         parameters=sum(elements[name] for name in parameters),
         nonzeros=sum(elements[name] - measured[name].zeros for name in parameters) if stats else None,
@@ -174,7 +174,7 @@ def _figures(
     stats = measured.get(origin)
     if stats is None:
         return row
-    seen: dict[str, Any] = {"zeros": stats.zeros, "sha256": stats.sha256, "patterns": stats.patterns}
+    seen: dict[str, Any] = {"zeros": stats.zeros, "blake3": stats.blake3, "patterns": stats.patterns}
     if weight.dtype.kind in ("float", "float8", "complex"):
         norms = {"l1": stats.l1, "l2": stats.l2, "max_abs": stats.max_abs}
         seen |= {key: value if math.isfinite(value) else None for key, value in norms.items()}

@@ -65,7 +65,7 @@ def _file(page: Page, record: Inspection) -> list[tuple[str, str | Text]]:
         ("format", page.joined((FORMATS.get(record.format, record.format), numbers.size(record.bytes)))),
         ("inside", inside),
         ("metadata", ", ".join(f"{key}={value}" for key, value in record.metadata.items())),
-        ("sha256", record.sha256 or ""),
+        ("blake3", record.blake3 or ""),
     ]
     return [row for row in rows if row[1]]
 
@@ -89,7 +89,7 @@ def _provenance(page: Page, made: Mapping[str, Any]) -> None:
     """The file's own record of how it was made: a claim of the file, of which nothing is relied on."""
     page.heading("Made by", f"nnopt {made['version']}")
     sources = [source for source in made["inputs"] if isinstance(source, Mapping)]
-    rows = [("from", page.joined((str(s.get("path", "")), str(s.get("sha256", ""))))) for s in sources]
+    rows = [("from", page.joined((str(s.get("path", "")), str(s.get("blake3", ""))))) for s in sources]
     for number, step in enumerate((s for s in made["steps"] if isinstance(s, Mapping)), 1):
         name = str(step.get("pass", step.get("name", "")))
         rows.append((f"step {number}", page.joined((name, *described(step)))))

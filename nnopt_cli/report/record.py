@@ -31,7 +31,7 @@ class Input(Row):
     path: str
     format: str
     bytes: int  # on disk, all files
-    sha256: str  # of its weights, the same for every container format
+    blake3: str  # of its weights, the same for every container format
 
 
 class TensorRow(Row):

@@ -89,7 +89,7 @@ def test_between_kinds_of_weights(files, target):
     assert done.code == 0, done.stderr
     record = json.loads(done.stdout)
     same(target, files)
-    assert record["sha256"] == json.loads(run_command("inspect", target, "--json").stdout)["sha256"]
+    assert record["blake3"] == json.loads(run_command("inspect", target, "--json").stdout)["blake3"]
     assert record["agreement"] is None
     assert record["fed"] is None
     assert record["tensors"] == len(files)

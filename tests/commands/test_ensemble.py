@@ -87,7 +87,7 @@ def test_the_output_says_what_it_was_made_of(folder):
     ]
     for source, entry in zip(record["inputs"], kept["inputs"], strict=True):
         alone = run_command("inspect", entry["path"], "--json").json
-        assert entry["sha256"] == source["sha256"] == alone["sha256"]
+        assert entry["blake3"] == source["blake3"] == alone["blake3"]
     assert kept["steps"] == [{"pass": "ensemble", "method": "ties:density=0.5", "base": "base.safetensors"}]
     assert [source["base"] for source in record["inputs"]] == [False, False, True]
 
@@ -398,7 +398,7 @@ def test_batch_norms_are_re_estimated_only_where_that_helps(digits):
     torch.testing.assert_close(made["2.weight"], (one["2.weight"] + two["2.weight"]) / 2)
     assert record["evaluated"]["models"][2]["metrics"]["accuracy"] > 0.3
     entry = next(source for source in record["inputs"] if source["path"] == "one.pt")
-    assert entry["sha256"] == run_command("inspect", "one.pt", "--json").json["sha256"]
+    assert entry["blake3"] == run_command("inspect", "one.pt", "--json").json["blake3"]
     same = works("one.pt", "one.pt", *data, "--method", "linear", "-o", "same.pt")
     assert any(note.startswith("Batch-norm statistics") for note in same["notes"])
 

@@ -146,7 +146,7 @@ def test_the_report(home):
     record, shown = json.loads((home / "net.json").read_text()), (home / "net.html").read_text()
     for trial in record["parity"]["trials"]:
         assert number(trial["difference"]) in shown
-    for said in ("73,002", size(record["bytes"]), duration(record["speed"]["after"]), record["sha256"]):
+    for said in ("73,002", size(record["bytes"]), duration(record["speed"]["after"]), record["blake3"]):
         assert said in shown
 
 

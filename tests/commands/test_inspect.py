@@ -51,7 +51,7 @@ def test_the_table_prints_names_as_they_are(model: Path) -> None:
 def test_options_reach_the_record(model: Path) -> None:
     found = run_command("inspect", model, "--include", "*.weight", "--sort", "sparsity", "--json").json
     assert [row["name"] for row in found["tensors"]] == ["a.weight", "b[/x].weight"]
-    assert found["sha256"] is None
+    assert found["blake3"] is None
     bare = run_command("inspect", model, "--headers", "--json").json
     assert bare["nonzeros"] is None
     assert run_command("inspect", model, "--sort", "colour").code == 2
@@ -62,8 +62,8 @@ def test_the_hash_is_the_one_that_a_save_records_whatever_the_format(tmp_path: P
     source = small_file(tmp_path / "a.safetensors")
     other = tmp_path / "b.pt"
     saved = save(load(source), other)
-    hashes = {run_command("inspect", path, "--json").json["sha256"] for path in (source, other)}
-    assert hashes == {saved.sha256}
+    hashes = {run_command("inspect", path, "--json").json["blake3"] for path in (source, other)}
+    assert hashes == {saved.blake3}
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def test_members_are_looked_for_and_known_by_their_weights(home):
 )
 def test_a_hostile_record_of_a_fusion_runs_nothing(home, step):
     (home / "evil.py").write_text("from pathlib import Path\nPath('ran').touch()\n")
-    inputs = tuple({"path": name, "sha256": "0" * 64} for name in ("left.pt", "right.pt", "start.pt"))
+    inputs = tuple({"path": name, "blake3": "0" * 64} for name in ("left.pt", "right.pt", "start.pt"))
     record = Provenance(({"pass": "ensemble", **step},), inputs, {}, "0.1.0")
     save(replace(load("left.pt"), provenance=record), "made.pt")
     before = sorted(home.iterdir())

@@ -279,7 +279,7 @@ def test_a_hostile_record_runs_nothing(home, step):
     from dataclasses import replace
 
     source = load("digits.pt")
-    inputs = ({"path": "digits.pt", "sha256": "0" * 64},)
+    inputs = ({"path": "digits.pt", "blake3": "0" * 64},)
     save(replace(source, provenance=Provenance((step,), inputs, {}, "0.1.0")), "made.pt")
     before = sorted(p.name for p in home.iterdir())
     done = run_command("run", "made.pt", "--arch", ARCH, "--input", "1x8x8")
@@ -293,7 +293,7 @@ def test_a_hostile_record_runs_nothing(home, step):
 def test_a_record_does_not_lead_to_other_folders(home):
     from dataclasses import replace
 
-    inputs = ({"path": "/etc/../etc/passwd", "sha256": "0" * 64},)
+    inputs = ({"path": "/etc/../etc/passwd", "blake3": "0" * 64},)
     save(replace(load("digits.pt"), provenance=Provenance((prune(sparsity=0.5),), inputs, {}, "0")), "m.pt")
     done = run_command("run", "m.pt")
     assert done.code == 1

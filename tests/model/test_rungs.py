@@ -372,7 +372,7 @@ def test_edits_stream_into_the_graphs_file_and_are_counted(saved, net, tmp_path)
     saved_as = nnopt_cli.save(zeroed, tmp_path / "zero.pt2", run=Run())
     tally = saved_as.tallies["fc.weight"]
     assert (tally.zeros_before, tally.zeros_after, tally.changed) == (0, 16, True)
-    assert saved_as.sha256 == nnopt_cli.save(plain, None).sha256
+    assert saved_as.blake3 == nnopt_cli.save(plain, None).blake3
     assert not nnopt_cli.load(tmp_path / "zero.pt2").weights["fc.weight"].torch().any()
 
 
@@ -388,15 +388,15 @@ def test_a_weight_of_another_shape_is_refused(saved, net):
 
 def test_the_hash_of_the_input_survives_a_change_of_structure(saved, net, tmp_path):
     path, _ = saved
-    plain = nnopt_cli.save(nnopt_cli.load(path), None).sha256
+    plain = nnopt_cli.save(nnopt_cli.load(path), None).blake3
     model = nnopt_cli.load(path, arch=f"{net}:Net", inputs="3x6x6")
     other = nnopt_cli.load(path, arch=f"{net}:Net", arguments={}, inputs="3x6x6").map(
         lambda name, weight: weight + 1
     )
     changed = model.with_program(other.program(), structure_changed=True)
-    assert nnopt_cli.save(changed, tmp_path / "changed.pt2").sha256 == plain
+    assert nnopt_cli.save(changed, tmp_path / "changed.pt2").blake3 == plain
     made_from = nnopt_cli.load(tmp_path / "changed.pt2").provenance.inputs
-    assert made_from[0] == {"path": "model.pt", "sha256": plain}
+    assert made_from[0] == {"path": "model.pt", "blake3": plain}
 
 
 @pytest.mark.skipif(not CHECKPOINT.exists(), reason="the CIFAR checkpoints are not here")

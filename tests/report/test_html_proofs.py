@@ -48,7 +48,7 @@ def exported(**changes: object) -> Exported:
         parameters=999_123,
         inputs=[Fed(name="ids", dtype="int64", shape=["N", "T"])],
         steps=[{"pass": "prune", "sparsity": 0.5}],
-        sha256="ab" * 32,
+        blake3="ab" * 32,
         runs_in="ONNX Runtime",
         parity=compared(),
         metric=Measured(name="accuracy", before=0.9125, after=0.9075, samples=800),
@@ -160,7 +160,7 @@ def evaluated() -> Evaluated:
 
 def fused(**changes: object) -> Fused:
     members = [
-        Member(path=f"{name}.pt2", format="pt2", bytes=400, parameters=100, sha256=name[0] * 64)
+        Member(path=f"{name}.pt2", format="pt2", bytes=400, parameters=100, blake3=name[0] * 64)
         for name in ("one", "two")
     ]
     made = Fused(
@@ -224,7 +224,7 @@ def test_hostile_names_are_text():
     fed = [Fed(name=ATTACK, dtype=ATTACK, shape=[ATTACK])]
     pages = [
         page(exported(input=ATTACK, output=ATTACK, files=[ATTACK], steps=[{"pass": ATTACK, ATTACK: ATTACK}])),
-        page(exported(parity=named, inputs=fed, notes=[ATTACK], runs_in=ATTACK, sha256=ATTACK)),
+        page(exported(parity=named, inputs=fed, notes=[ATTACK], runs_in=ATTACK, blake3=ATTACK)),
         page(verified(named).model_copy(update={"a": ATTACK, "b": ATTACK})),
         page(fused(likeness=[Likeness(layer=ATTACK, cosine=1.0)], evidence=[ATTACK], output=ATTACK)),
     ]

@@ -42,7 +42,7 @@ def test_headers_only_reads_no_data() -> None:
     for weight in model.weights.values():
         weight.chunk = None  # type: ignore[method-assign,assignment]
     record = inspect_model(model, Run(), stats=False)
-    assert record.nonzeros is record.sha256 is record.nonfinite is None
+    assert record.nonzeros is record.blake3 is record.nonfinite is None
     assert all(row.zeros is None and row.l2 is None for row in record.tensors)
     text = shown(partial(render, record), 120)
     assert "sparsity" not in text
@@ -56,7 +56,7 @@ def test_globs_restrict_the_list_and_a_wrong_one_is_an_error() -> None:
     assert record.tensors
     assert all(row.name.endswith("bias") or row.name.startswith("embed") for row in record.tensors)
     assert not any("stages.0" in row.name for row in record.tensors)
-    assert record.sha256 is None
+    assert record.blake3 is None
     with pytest.raises(UsageError, match="matches no tensor"):
         inspect_model(model, Run(), include=["embedd_tokens.weight"])
 
@@ -73,16 +73,16 @@ def test_sorting_puts_the_largest_first(order: str, figure: str) -> None:
 
 def test_the_hash_ignores_order_and_names_data_dtype_and_shape() -> None:
     tensors = state_dict()
-    first = inspect_model(in_memory(tensors), Run()).sha256
-    assert inspect_model(in_memory(dict(reversed(tensors.items()))), Run()).sha256 == first
+    first = inspect_model(in_memory(tensors), Run()).blake3
+    assert inspect_model(in_memory(dict(reversed(tensors.items()))), Run()).blake3 == first
     one = tensors[next(iter(tensors))]
     tied, apart = in_memory({**tensors, "again": one}), in_memory({**tensors, "again": one.clone()})
     tied = replace(tied, weights={**tied.weights, "again": tied.weights[next(iter(tensors))]})
     assert len(tied.unique()) < len(apart.unique())
-    assert inspect_model(tied, Run()).sha256 == inspect_model(apart, Run()).sha256 != first
+    assert inspect_model(tied, Run()).blake3 == inspect_model(apart, Run()).blake3 != first
     name = "embed_tokens.weight"
     for other in (tensors[name] + 1, tensors[name].double(), tensors[name].reshape(8, 30)):
-        assert inspect_model(in_memory({**tensors, name: other}), Run()).sha256 != first
+        assert inspect_model(in_memory({**tensors, name: other}), Run()).blake3 != first
 
 
 def test_non_finite_weights_stand_out() -> None:
@@ -117,7 +117,7 @@ def test_provenance_is_shown_and_a_strange_one_does_no_harm() -> None:
             "not a step",
             {"pass": "[red]\x1b[2J", "deep": [[{"a": [1]}]]},
         ),  # type: ignore[arg-type]
-        ({"path": "model.pt", "sha256": "ab" * 32}, 7),  # type: ignore[arg-type]
+        ({"path": "model.pt", "blake3": "ab" * 32}, 7),  # type: ignore[arg-type]
         {},
         "0.0.9",
     )
