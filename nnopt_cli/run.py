@@ -51,6 +51,7 @@ class Run:
         registry: the components of this invocation; None outside of the command line.
         output: where the result will be written; None where nothing is, or nobody said.
         after: what is to be done once the result is written, such as to remove a checkpoint.
+        helpers_bytes: peak resident memory of processes that did a part of the work, summed.
     """
 
     device: str = "cpu"
@@ -66,11 +67,22 @@ class Run:
     registry: Registry | None = None
     output: Path | None = None
     after: list[Callable[[], object]] = field(default_factory=list)
+    helpers_bytes: int = 0
 
     def note(self, sentence: str) -> None:
         """Say something in the summary and the record, e.g. what was left out and why."""
         if sentence not in self.notes:
             self.notes.append(sentence)
+
+    def helped(self, peak_bytes: int) -> None:
+        """Processes did a part of the work, and took so much memory together at most."""
+        self.helpers_bytes = max(self.helpers_bytes, peak_bytes)
+
+    def peak_memory(self) -> int:
+        """Peak resident bytes of this process and its helpers so far; what they share counts in each."""
+        from nnopt_cli.formats.syscalls import peak_memory
+
+        return peak_memory() + self.helpers_bytes
 
     @contextmanager
     def progress(self, label: str, total_bytes: int) -> Iterator[Ticker]:

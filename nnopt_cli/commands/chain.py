@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -202,17 +201,6 @@ def check_output(path: Path, force: bool) -> None:
     empty = path.is_dir() and not any(path.iterdir())
     if (path.exists() or path.is_symlink()) and not force and not empty:
         raise exists(path)
-
-
-def peak_memory() -> int:
-    """Peak resident memory of this process so far, in bytes."""
-    import resource
-
-    status = Path("/proc/self/status")
-    if status.exists() and (line := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
-        return int(line[1]) * 1024  # of this program; getrusage also counts what ran here before exec
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _recorded(model: Model, link: Link) -> Model:

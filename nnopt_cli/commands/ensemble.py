@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nnopt_cli.commands.chain import check_output, default_output, peak_memory
+from nnopt_cli.commands.chain import check_output, default_output
 from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context
 from nnopt_cli.commands.fusing import EnsembleOptions, asked_for, fuse, open_members, row_of
 from nnopt_cli.plugin.component import Component
@@ -61,7 +61,7 @@ def body(context: Context) -> None:
         evaluated=None if evaluated is None else _named(evaluated, saved, path),
         run=run,
         seconds=time.perf_counter() - start,
-        peak_bytes=peak_memory(),
+        peak_bytes=run.peak_memory(),
         dry_run=out.dry_run,
     )
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose), record)

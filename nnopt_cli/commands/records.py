@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from nnopt_cli.commands.chain import peak_memory
 from nnopt_cli.plugin.component import Component
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def record_of(
         saved=chained.saved,
         run=run,
         seconds=seconds,
-        peak_bytes=peak_memory(),
+        peak_bytes=run.peak_memory(),
         dry_run=dry_run,
         measured=chained.measured,
     )

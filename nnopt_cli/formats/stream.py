@@ -1,6 +1,6 @@
 """The engine of every writer: one streaming pass that edits, counts, hashes and writes all tensors.
 
-Threads take whole tensors from a queue, the largest first; the chunks of one tensor go in order,
+Threads or processes take whole tensors from a queue, the largest first; the chunks of one tensor go in order,
 so its blake3 and crc32 are sequential and every figure is the same for any number of threads. Memory
 is two chunk buffers and one of flags per thread, however large the model is.
 """
@@ -25,6 +25,7 @@ from nnopt_cli.formats.weight import CHUNK_BYTES, Array, Weight
 from nnopt_cli.formats.zeros import count_zeros
 
 SAMPLE_BYTES = 1 << 20  # of the whole model, to estimate its compressed size: 60 ms of deflate
+FORKED_BYTES = 1 << 26  # from which processes are worth their start
 SLICE_BYTES = 1 << 13  # long enough that deflate's own tables (100 bytes) bias the estimate little
 
 
@@ -58,49 +59,95 @@ def stream(
     *,
     threads: int,
     tick: Callable[[int], None] = lambda done: None,
+    helped: Callable[[int], None] = lambda peak_bytes: None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> list[Streamed]:
     """Read, edit, count and write every tensor once; returns what was found, in the order given.
 
-    `tick` is told the bytes done as they are done, from several threads. An exception in one thread
-    stops the others at their next chunk and is raised here, as is KeyboardInterrupt.
+    `tick` is told the bytes done as they are done, from several threads. Of large models, what is `pure` goes
+    to as many processes instead, and `helped` is told their memory. An exception in one of them stops
+    the others and is raised here, as is KeyboardInterrupt.
     """
     keep_freed_memory()
-    total = sum(item.weight.nbytes for item in placed)
+    order, job = _order(placed), _Job(placed, chunk_bytes)
+    useful = max(1, min(threads, len(placed), -(-job.total // chunk_bytes)))
+    pure = [index for index in order if placed[index].weight.pure]
+    if useful > 1 and sum(placed[index].weight.nbytes for index in pure) >= FORKED_BYTES:
+        from nnopt_cli.formats.forks import can_fork, in_forks
+
+        if can_fork():
+            rest = [index for index in order if not placed[index].weight.pure]
+            found: dict[int, Streamed] = {}
+            done, peak = in_forks(
+                useful + 1,
+                pure,
+                job,
+                tick=tick,
+                meanwhile=lambda: found.update(_in_threads(1, rest, job, tick)),
+            )
+            helped(peak)
+            return [{**found, **done}[index] for index in range(len(placed))]
+    found = _in_threads(useful, order, job, tick)
+    return [found[index] for index in range(len(placed))]
+
+
+def _in_threads(
+    count: int, order: Sequence[int], job: _Job, tick: Callable[[int], None]
+) -> dict[int, Streamed]:
+    """What is found in the tensors of these numbers, by number."""
     results: dict[int, Streamed] = {}
-    stop = threading.Event()
     queue: SimpleQueue[int] = SimpleQueue()
-    for index in _order(placed):
+    for index in order:
         queue.put(index)
 
     def work() -> None:
-        desk = _Desk(chunk_bytes)
         try:
-            while not stop.is_set():
+            while not job.stop.is_set():
                 index = queue.get_nowait()
-                sample = _sample(placed[index].weight, total)
-                done = _stream_one(placed[index], desk, sample, stop, tick)
+                done = job(index, tick)
                 if done is not None:
                     results[index] = done
         except Empty:
             return
         except BaseException:
-            stop.set()
+            job.stop.set()
             raise
 
-    useful = max(1, min(threads, len(placed), -(-total // chunk_bytes)))
-    if useful == 1:
+    if count == 1:
         work()
-    else:
-        with ThreadPoolExecutor(useful, thread_name_prefix="nnopt-write") as pool:
-            futures = [pool.submit(work) for _ in range(useful)]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:
-                stop.set()  # an interrupt arrives in this thread only
-                raise
-    return [results[index] for index in range(len(placed))]
+        return results
+    with ThreadPoolExecutor(count, thread_name_prefix="nnopt-write") as pool:
+        futures = [pool.submit(work) for _ in range(count)]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            job.stop.set()  # an interrupt arrives in this thread only
+            raise
+    return results
+
+
+class _Job:
+    """Streams the tensor of a number, with buffers of the thread that asks for it.
+
+    Attributes:
+        total: bytes of all tensors.
+        stop: set where all are to stop at their next chunk.
+    """
+
+    def __init__(self, placed: Sequence[Placed], chunk_bytes: int) -> None:
+        self._placed = placed
+        self._chunk_bytes = chunk_bytes
+        self._own = threading.local()
+        self.total = sum(item.weight.nbytes for item in placed)
+        self.stop = threading.Event()
+
+    def __call__(self, index: int, tick: Callable[[int], None]) -> Streamed | None:
+        """None where it was told to stop."""
+        if not hasattr(self._own, "desk"):
+            self._own.desk = _Desk(self._chunk_bytes)
+        item = self._placed[index]
+        return _stream_one(item, self._own.desk, _sample(item.weight, self.total), self.stop, tick)
 
 
 def _order(placed: Sequence[Placed]) -> list[int]:
@@ -218,6 +265,7 @@ def _stream_one(
         sampled=before.sampled,
         packed_before=packed,
         packed_after=after.packed() if changed else packed,
+        parts=tuple(each.hexdigest() for each in weight.digests),
     )
     return Streamed(tally, crc)
 

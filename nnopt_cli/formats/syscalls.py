@@ -1,4 +1,4 @@
-"""What Python's `os` lacks: renames that refuse to replace or that swap, early writeback, freed memory.
+"""What Python's `os` lacks: renames that refuse to replace or that swap, early writeback, memory.
 
 Sources: renameat2(2) and sync_file_range(2) of Linux; mallopt(3); renamex_np(2) of macOS.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -61,6 +62,17 @@ def keep_freed_memory() -> None:
     if hasattr(library, "mallopt"):
         library.mallopt(ctypes.c_int(_TRIM_THRESHOLD), ctypes.c_int(1 << 26))
         library.mallopt(ctypes.c_int(_MMAP_THRESHOLD), ctypes.c_int(1 << 23))
+
+
+def peak_memory() -> int:
+    """Peak resident memory of this process so far, in bytes."""
+    import resource
+
+    status = Path("/proc/self/status")
+    if status.exists() and (line := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(line[1]) * 1024  # of this program; getrusage also counts what ran here before exec
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _rename(source: Path, target: Path, flag: int) -> bool:

@@ -18,6 +18,7 @@ class Tally:
         sampled: bytes that were sampled to estimate compressed size.
         packed_before: what the sample takes after deflate, input side.
         packed_after: the same, output side.
+        parts: hex digests of the further tensors that it was merged from.
     """
 
     elements: int
@@ -28,3 +29,4 @@ class Tally:
     sampled: int
     packed_before: int
     packed_after: int
+    parts: tuple[str, ...] = ()

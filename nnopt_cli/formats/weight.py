@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -22,6 +22,7 @@ from nnopt_cli.formats.dtypes import DType
 
 if TYPE_CHECKING:
     import torch as th
+    from blake3 import blake3
 
 Array = npt.NDArray[Any]
 Tap = Callable[[Array], object]  # sees the words of the input file, before any edit, in order
@@ -48,7 +49,12 @@ class Weight(ABC):
         name: its name in the model (without a container's `module.` prefix).
         dtype: its element type.
         shape: its dimensions.
+        pure: whether reading it leaves no trace, so that another process can do it as well.
+        digests: where it is merged from several, hashes of all but the first, from its last reading.
     """
+
+    pure: bool = False
+    digests: Sequence[blake3] = ()
 
     def __init__(self, name: str, dtype: DType, shape: tuple[int, ...]) -> None:
         self.name = name
@@ -163,6 +169,8 @@ class InputFile:
 
 class FileWeight(Weight):
     """A tensor whose elements lie in a row in a file, row-major, little-endian."""
+
+    pure = True
 
     def __init__(self, name: str, dtype: DType, shape: tuple[int, ...], file: InputFile, offset: int) -> None:
         super().__init__(name, dtype, shape)

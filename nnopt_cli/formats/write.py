@@ -97,7 +97,7 @@ def _stream(output: Output, sinks: Mapping[str, Sink], run: Run, writing: bool) 
     ]
     total = sum(item.weight.nbytes for item in placed)
     with run.progress("writing" if writing else "computing", total) as tick:
-        found = stream(placed, threads=run.threads, tick=tick)
+        found = stream(placed, threads=run.threads, tick=tick, helped=run.helped)
     return {id(item.weight): streamed for item, streamed in zip(placed, found, strict=True)}
 
 

@@ -183,6 +183,7 @@ class BlendedWeight(Weight):
     def __init__(self, tensor: Corresponding, method: Merge) -> None:
         first = tensor.members[0]
         super().__init__(first.name, first.dtype, first.shape)
+        self.pure = all(weight.pure for weight in tensor.all)
         self._tensor = tensor
         self._method = method
         self._lock = Lock()

@@ -103,5 +103,5 @@ def _streamed(fused: Model, model: Model, tallies: Mapping[str, Tally]) -> str |
         place = next((i for i, part in enumerate(weight.parts) if part is own), None)
         if place is None or own.origin is not own:  # what streamed was not this tensor as it was read
             return None
-        digests[name] = tally.blake3 if place == 0 else weight.digests[place - 1].hexdigest()
+        digests[name] = (tally.blake3, *tally.parts)[place]
     return hash_of(model, digests)

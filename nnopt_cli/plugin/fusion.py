@@ -128,7 +128,7 @@ class WeightFusion(Fusion, kind="fusion"):
 
     @abstractmethod
     def merge(self, values: Sequence[Array], tensor: Corresponding, found: Any, start: int) -> Array:
-        """The merged elements: a function of these alone, which may be called from several threads.
+        """The merged elements: a function of these alone, which several threads or processes may ask for.
 
         Args:
             values: for each member a chunk of its tensor, 1-D, float32 or float64, not to be changed.

@@ -57,7 +57,7 @@ class Fused(Row):
     notes: list[str]
     facts: dict[str, Any]
     seconds: float
-    peak_bytes: int  # of resident memory, whole process
+    peak_bytes: int  # of resident memory, whole process and its helpers
     device: str
     version: str
 

@@ -171,6 +171,6 @@ class Record(Row):
     histograms: list[Histogram] = []  # for a report only
     layer_macs: list[LayerMacs] = []  # for a report only, of models with a graph
     seconds: float
-    peak_bytes: int  # of resident memory, whole process
+    peak_bytes: int  # of resident memory, whole process and its helpers
     device: str
     version: str

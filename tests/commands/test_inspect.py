@@ -102,7 +102,7 @@ def _peak(path: Path) -> int:
     code = """
 import sys
 from nnopt_cli.app import main
-from nnopt_cli.commands.chain import peak_memory
+from nnopt_cli.formats.syscalls import peak_memory
 main(sys.argv[1:])
 print(peak_memory(), file=sys.stderr)
 """

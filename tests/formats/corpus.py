@@ -517,9 +517,9 @@ def build(folder: Path) -> dict[str, Path]:
 
 
 def main(paths: list[str]) -> None:
-    from nnopt_cli.commands.chain import peak_memory
     from nnopt_cli.errors import NnoptError
     from nnopt_cli.formats.read import read
+    from nnopt_cli.formats.syscalls import peak_memory
 
     for path in paths:
         start = time.process_time()  # not the wall: the machine may be busy

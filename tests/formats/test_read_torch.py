@@ -344,7 +344,7 @@ def test_a_record_of_ours_is_found(tmp_path):
 _MEASURE = """
 import sys
 from pathlib import Path
-from nnopt_cli.commands.chain import peak_memory
+from nnopt_cli.formats.syscalls import peak_memory
 from nnopt_cli.formats.read import read
 before = peak_memory()
 weights = read(Path(sys.argv[1])).weights

@@ -219,7 +219,7 @@ def test_a_companion_that_is_gone_is_said_and_leaves_nothing(tmp_path):
 MEASURE = """
 import sys
 from pathlib import Path
-from nnopt_cli.commands.chain import peak_memory
+from nnopt_cli.formats.syscalls import peak_memory
 from nnopt_cli.formats.checkpoint import Checkpoint, Container
 from nnopt_cli.formats.dtypes import DTYPES
 from nnopt_cli.formats.weight import FileWeight, InputFile
