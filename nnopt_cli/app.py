@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -68,6 +69,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         registry = load_plugins(early.wanted(), [spec.name for spec in COMMANDS])
         early.warn(registry)
         command = typer.main.get_command(build_app(registry, early.wanted(), outcome.give))
+        if not gc.isenabled():  # the process is the command's own: what is there by now stays
+            gc.freeze()
+            gc.enable()
         code = command.main(early.rest or ["--help"], prog_name="nnopt", standalone_mode=False)
         outcome.end(code)
     return outcome.code

@@ -78,12 +78,6 @@ class Run:
         """Processes did a part of the work, and took so much memory together at most."""
         self.helpers_bytes = max(self.helpers_bytes, peak_bytes)
 
-    def peak_memory(self) -> int:
-        """Peak resident bytes of this process and its helpers so far; what they share counts in each."""
-        from nnopt_cli.formats.syscalls import peak_memory
-
-        return peak_memory() + self.helpers_bytes
-
     @contextmanager
     def progress(self, label: str, total_bytes: int) -> Iterator[Ticker]:
         """A progress bar over `total_bytes`, drawn only on a terminal and only for longer work."""

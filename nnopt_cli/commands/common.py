@@ -184,3 +184,10 @@ def _device(name: str) -> str:
             f"--device {name}: there are {torch.cuda.device_count()} CUDA devices, counted from 0"
         )
     return name
+
+
+def peak_memory(run: Run) -> int:
+    """Peak resident bytes of this process and its helpers so far; what they share counts in each."""
+    from nnopt_cli.formats import syscalls
+
+    return syscalls.peak_memory() + run.helpers_bytes

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nnopt_cli.commands.chain import check_output, default_output
-from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context
+from nnopt_cli.commands.common import PASSES, Arg, CommandSpec, Context, peak_memory
 from nnopt_cli.commands.fusing import EnsembleOptions, asked_for, fuse, open_members, row_of
 from nnopt_cli.plugin.component import Component
 from nnopt_cli.plugin.data import DataOptions
@@ -61,7 +61,7 @@ def body(context: Context) -> None:
         evaluated=None if evaluated is None else _named(evaluated, saved, path),
         run=run,
         seconds=time.perf_counter() - start,
-        peak_bytes=run.peak_memory(),
+        peak_bytes=peak_memory(run),
         dry_run=out.dry_run,
     )
     context.emit(record.model_dump(mode="json"), lambda console: render(record, console, run.verbose), record)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from nnopt_cli.commands.common import peak_memory
 from nnopt_cli.plugin.component import Component
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def record_of(
         saved=chained.saved,
         run=run,
         seconds=seconds,
-        peak_bytes=run.peak_memory(),
+        peak_bytes=peak_memory(run),
         dry_run=dry_run,
         measured=chained.measured,
     )

@@ -44,6 +44,10 @@ if TYPE_CHECKING:
     from nnopt_cli.graph.reference import run as run
     from nnopt_cli.graph.reference import run_masked as run_masked
     from nnopt_cli.graph.reference import run_zeroed as run_zeroed
+    from nnopt_cli.graph.repair import Responses as Responses
+    from nnopt_cli.graph.repair import repaired as repaired
+    from nnopt_cli.graph.repair import resettable as resettable
+    from nnopt_cli.graph.repair import responses as responses
     from nnopt_cli.graph.residual import Block as Block
     from nnopt_cli.graph.residual import blocks as blocks
     from nnopt_cli.graph.residual import without_blocks as without_blocks
@@ -101,6 +105,10 @@ _HOME = {
     "exchangeable": "permute",
     "permuted": "permute",
     "same_graph": "permute",
+    "Responses": "repair",
+    "repaired": "repair",
+    "resettable": "repair",
+    "responses": "repair",
     "run": "reference",
     "run_masked": "reference",
     "run_zeroed": "reference",

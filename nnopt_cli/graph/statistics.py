@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from nnopt_cli.graph.rules.base import operator_name
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-_PLACES = {  # operator -> where weight, bias, running mean, running variance, and epsilon stand
+NORMS = {  # operator -> where weight, bias, running mean, running variance, and epsilon stand
     "batch_norm": (1, 2, 3, 4, 7),
     "_native_batch_norm_legit_no_training": (1, 2, 3, 4, 6),
 }
@@ -31,7 +31,13 @@ def norm_statistics(program: ExportedProgram, feeds: Iterable[Sequence[Any]]) ->
         program: it is not changed; inputs and tensors are on one device.
         feeds: batches of its inputs, flat, of two samples or more.
     """
-    targets = {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs if spec.target}
+    return averaged(program, feeds, lambda: BatchStatistics(program))
+
+
+def averaged(
+    program: ExportedProgram, feeds: Iterable[Sequence[Any]], start: Callable[[], BatchStatistics]
+) -> dict[str, Tensor]:
+    """The mean over batches of what an interpreter finds; each batch gets one of its own from `start`."""
     found: dict[str, Tensor] = {}
     count = 0
     for feed in feeds:
@@ -40,7 +46,7 @@ def norm_statistics(program: ExportedProgram, feeds: Iterable[Sequence[Any]]) ->
             next(given) if spec.kind.name == "USER_INPUT" else _tensor(program, str(spec.target))
             for spec in program.graph_signature.input_specs
         ]
-        measure = _Measure(program, targets)
+        measure = start()
         with torch.no_grad():
             measure.run(*arguments)
         count += 1
@@ -49,22 +55,32 @@ def norm_statistics(program: ExportedProgram, feeds: Iterable[Sequence[Any]]) ->
     return {name: value / count for name, value in found.items()}
 
 
+def tensor_names(program: ExportedProgram) -> dict[str, str]:
+    """The name of every weight, buffer and constant of a program, by that of its node."""
+    return {spec.arg.name: str(spec.target) for spec in program.graph_signature.input_specs if spec.target}
+
+
 def _tensor(program: ExportedProgram, name: str) -> Any:
     value = program.state_dict.get(name, program.constants.get(name))
     return value.detach().clone() if isinstance(value, Tensor) else value  # graphs may write to them
 
 
-class _Measure(Interpreter):
-    """Runs a graph with the batch's own statistics in its batch norms."""
+class BatchStatistics(Interpreter):
+    """Runs a graph with the batch's own statistics in its batch norms; as it is where not `anew`.
 
-    def __init__(self, program: ExportedProgram, targets: dict[str, str]) -> None:
+    Attributes:
+        found: float64 means and variances, by the names of the buffers that they are for.
+    """
+
+    def __init__(self, program: ExportedProgram, anew: bool = True) -> None:
         super().__init__(program.graph_module, garbage_collect_values=True)
-        self._targets = targets
+        self._targets = tensor_names(program)
+        self._anew = anew
         self.found: dict[str, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
-        places = _PLACES.get(operator_name(n)) if n.op == "call_function" else None
-        if places is None:
+        places = NORMS.get(operator_name(n)) if n.op == "call_function" else None
+        if places is None or not self._anew:
             return super().run_node(n)
         args, _ = self.fetch_args_kwargs_from_env(n)
         weight, bias, mean_at, var_at, eps_at = places

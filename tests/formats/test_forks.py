@@ -203,16 +203,18 @@ def test_processes_do_not_outlive_the_first(tmp_path: Path) -> None:
         "import os, time\n"
         "from nnopt_cli.formats.forks import in_forks\n"
         "def work(number, tick):\n"
-        "    print(os.getpid(), flush=True)\n"
+        "    os.write(1, b'%d\\n' % os.getpid())\n"
         "    while True:\n"
         "        time.sleep(0.02)\n"
         "        tick(1)\n"
         "in_forks(2, range(2), work, tick=lambda done: None)\n"
     )
-    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as first:
-        assert first.stdout is not None
-        pids = [int(first.stdout.readline()) for _ in range(2)]
-        first.kill()
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE) as first:
+        try:
+            assert first.stdout is not None
+            pids = [int(first.stdout.readline()) for _ in range(2)]
+        finally:
+            first.kill()
     end = time.monotonic() + 10
     while any(map(alive, pids)) and time.monotonic() < end:
         time.sleep(0.02)

@@ -151,15 +151,16 @@ def measure_barrier(members: Members, run: Run) -> None:
     """Note how much worse the mean of the aligned members is than they are, on the choosing data.
 
     The linear interpolation barrier of Frankle et al., arXiv:1912.05671, at its middle; batch norms are
-    re-estimated, which averaged weights need (REPAIR, arXiv:2211.08403).
+    re-estimated, or all units' responses repaired (REPAIR, arXiv:2211.08403), whichever is better.
     """
     from nnopt_plugins.ensemble.refresh import chosen_score
-    from nnopt_plugins.ensemble.statistics import reestimated
+    from nnopt_plugins.ensemble.statistics import reestimated, repaired
 
     assert members.data is not None
     ends = [chosen_score(model, members.data, run) for model in members.models]
     middle = reestimated(averaged(members.models), members.data, run)
-    found = chosen_score(middle, members.data, run)
+    tried = [middle] if (other := repaired(middle, members, run)) is middle else [middle, other]
+    found = max(chosen_score(each, members.data, run) for each in tried)
     barrier = sum(ends) / len(ends) - found
     metric = members.data.gate.name
     shown = ", ".join(f"{abs(end):.4f}" for end in ends)

@@ -1,4 +1,4 @@
-"""Batch-norm statistics after a merge: taken anew where the held-out metric says that this is better."""
+"""Statistics and spreads after a merge: set anew where the held-out metric says that this is better."""
 
 from __future__ import annotations
 
@@ -23,26 +23,45 @@ def chosen_score(model: Model, data: Data, run: Run) -> float:
 
 
 def refreshed(model: Model, members: Members, run: Run) -> Model:
-    """`model` with batch-norm statistics from the data, if the metric is better with them.
+    """`model` as its batch norms and, of aligned members, its units respond best, by the metric for choosing.
 
     Averaged weights give other activations than the averaged statistics describe: Izmailov et al.,
     arXiv:1803.05407, section 3.2; Jordan et al., "REPAIR", arXiv:2211.08403.
     """
-    if members.data is None or not any(name.endswith("running_var") for name in model.weights):
+    if members.data is None:
         return model
-    from nnopt_plugins.ensemble.statistics import reestimated
+    from nnopt_plugins.ensemble.statistics import reestimated, repaired
 
-    other = reestimated(model, members.data, run)
+    metric = members.data.gate.name
+    if any(name.endswith("running_var") for name in model.weights):
+        model, better, said = _better(model, reestimated(model, members.data, run), members.data, run)
+        done = "were re-estimated" if better else "are averaged"
+        if said:
+            run.note(
+                f"Batch-norm statistics {done}: {metric} on the choosing data is {said[1]} with re-estimated "
+                f"ones, {said[0]} with averaged ones."
+            )
+    if members.aligned is not None:
+        model, better, said = _better(model, repaired(model, members, run), members.data, run)
+        done = "were given the mean and spread that they have in the members" if better else "are averaged"
+        if said:
+            run.note(
+                f"Units {done}: {metric} on the choosing data is {said[1]} with their responses repaired, "
+                f"{said[0]} without."
+            )
+    return model
+
+
+def _better(model: Model, other: Model, data: Data, run: Run) -> tuple[Model, bool, tuple[str, ...]]:
+    """The better of two by the metric for choosing, whether it is the other, and both figures to print.
+
+    No figures where the two are the same model.
+    """
     if other is model:
-        return model
-    before, after = (chosen_score(each, members.data, run) for each in (model, other))
+        return model, False, ()
+    before, after = (chosen_score(each, data, run) for each in (model, other))
     better = after > before
-    said = "were re-estimated" if better else "are averaged"
-    run.note(
-        f"Batch-norm statistics {said}: {members.data.gate.name} on the choosing data is {abs(after):.4f} "
-        f"with re-estimated ones, {abs(before):.4f} with averaged ones."
-    )
-    return other if better else model
+    return other if better else model, better, (f"{abs(before):.4f}", f"{abs(after):.4f}")
 
 
 def warn_if_seen(model: Model, data: Data, run: Run) -> None:

@@ -1,14 +1,15 @@
-"""Batch-norm statistics, measured anew on data: what merged weights need (REPAIR, arXiv:2211.08403)."""
+"""What merged weights need: batch-norm statistics measured anew, and units that respond like the members'."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.export import ExportedProgram
 
-    from nnopt_cli import Model, Run
+    from nnopt_cli import Members, Model, Run
     from nnopt_cli.data import Data
 
 
@@ -24,14 +25,50 @@ def reestimated(model: Model, data: Data, run: Run) -> Model:
     return model.map(lambda name, old: found[name].to(old.dtype).reshape(old.shape), names)
 
 
+def repaired(model: Model, members: Members, run: Run) -> Model:
+    """The model with every layer's units given the mean and spread that they have in the members.
+
+    Jordan et al., "REPAIR", arXiv:2211.08403; folded into weights and biases. Batch norms get new statistics.
+    Itself where it has no graph, or no layer that this can be done to. `members` are of the same graph,
+    their units in one order, with data.
+    """
+    from nnopt_cli.data import placed
+    from nnopt_cli.graph import Responses, resettable, responses
+    from nnopt_cli.graph import repaired as repair
+
+    assert members.data is not None
+    layers = resettable(model.program()) if model.rung == "graph" else {}
+    if not layers:
+        return model
+    theirs = [placed(member.program(), run.device) for member in members.models]
+    each = [responses(program, layers, _feeds(program, members.data, run)) for program in theirs]
+    even = (1 / len(each),) * len(each)
+    wanted = {
+        node: Responses.between(
+            [found[node] for found in each], members.weighting.of(layers[node].weight) or even
+        )
+        for node in each[0]
+    }
+    program = placed(model.program(), run.device)
+    found = repair(program, layers, wanted, _feeds(program, members.data, run))
+    names = [name for name in found if name in model.weights]
+    return model.map(lambda name, old: found[name].cpu().to(old.dtype).reshape(old.shape), names)
+
+
 def _of_program(model: Model, data: Data, run: Run) -> Mapping[str, Tensor]:
-    from nnopt_cli.data import flat_inputs, placed
+    from nnopt_cli.data import placed
     from nnopt_cli.graph import norm_statistics
 
     program = placed(model.program(), run.device)
-    batches = data.plain.on(run.device)
-    feeds = (flat_inputs(program, batch) for batch in batches if batch.size > 1)
-    return {name: value.cpu() for name, value in norm_statistics(program, feeds).items()}
+    found = norm_statistics(program, _feeds(program, data, run))
+    return {name: value.cpu() for name, value in found.items()}
+
+
+def _feeds(program: ExportedProgram, data: Data, run: Run) -> Iterator[list[Any]]:
+    """The program's flat inputs, batch by batch; a single sample has no statistics."""
+    from nnopt_cli.data import flat_inputs
+
+    return (flat_inputs(program, batch) for batch in data.plain.on(run.device) if batch.size > 1)
 
 
 def _of_module(model: Model, data: Data, run: Run) -> Mapping[str, Tensor]:
