@@ -15,7 +15,7 @@ import torch
 from _timing import Report, arguments
 from nnopt_plugins.ensemble.alignment import Activations, Weights, averaged
 from nnopt_plugins.ensemble.outputs import Geometric, Logits, Mean, OutputFusion, Stacking, Vote, Weighted
-from nnopt_plugins.ensemble.statistics import reestimated
+from nnopt_plugins.ensemble.statistics import reestimated, repaired
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
@@ -124,6 +124,14 @@ def conv(layers: int = 2) -> nn.Module:
     return nn.Sequential(*parts, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 10))
 
 
+def plain() -> nn.Module:
+    """Eight hidden layers of 64 without norms, in which an average's responses fade."""
+    parts: list[nn.Module] = []
+    for _ in range(8):
+        parts += [nn.Linear(64, 64), nn.ReLU()]
+    return nn.Sequential(*parts, nn.Linear(64, 10))
+
+
 def deeper() -> nn.Module:
     """Three of them: the longer the chain, the more an average loses."""
     return conv(3)
@@ -141,6 +149,7 @@ def digits(run: Run, report: Report) -> None:
         ("MLP 2x128", mlp, (64,), 60, 1e-3, 0.95),
         ("two convolutions + batch norm, width 32", conv, (1, 8, 8), 15, 2e-3, 0.97),
         ("three convolutions + batch norm, width 32", deeper, (1, 8, 8), 15, 2e-3, None),
+        ("MLP 8x64", plain, (64,), 60, 1e-3, None),
     ):
         pictures = x.reshape(-1, *shape)
         with TemporaryDirectory() as folder:
@@ -164,8 +173,12 @@ def digits(run: Run, report: Report) -> None:
             ends = ", ".join(f"{accuracy(model):.4f}" for model in models)
             print(f"{name}: members {ends}, averaged as they are {mean_of(members):.4f}")
             for method in (Weights(), Activations()):
-                found = mean_of(replace(members, models=method.aligned(members, run).models))
+                moved = replace(members, models=method.aligned(members, run).models)
+                found = mean_of(moved)
+                restored = reestimated(averaged(moved.models), data["train"], run)
+                again = accuracy(repaired(restored, moved, run))
                 what = f"{name}: aligned by {method.name}, averaged"
+                print(f"{what} and repaired {again:.4f}")
                 if bar is None:
                     print(f"{what} {found:.4f}")
                 else:

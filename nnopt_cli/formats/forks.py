@@ -45,7 +45,7 @@ def in_forks(
     traceback. Whatever ends this function ends the processes.
 
     Args:
-        count: how many processes.
+        count: how many processes; where the system allows fewer, they do it, or this one.
         numbers: what there is to do, in the order in which it is begun.
         work: gives what can be pickled, and leaves no trace in memory but that.
         tick: told of progress, in this process only.
@@ -59,6 +59,8 @@ def in_forks(
     peak = 0
     with _crew(count, numbers, work) as crew:
         meanwhile()
+        if not crew:
+            found = {number: work(number, tick) for number in numbers}
         while crew:
             for line in wait(list(crew)):
                 assert isinstance(line, Connection)
@@ -92,10 +94,15 @@ def _crew(count: int, numbers: Sequence[int], work: Work) -> Iterator[dict[Conne
             process: BaseProcess = context.Process(
                 target=_serve, args=(queue, theirs, [*everyone, mine], work), daemon=True
             )
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DeprecationWarning)  # of threads: a progress bar's, here
-                process.start()
-            theirs.close()
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", DeprecationWarning)  # of threads: a progress bar's, here
+                    process.start()
+            except OSError:  # no more processes are allowed: those that there are do it
+                mine.close()
+                break
+            finally:
+                theirs.close()
             everyone[mine] = process
         yield dict(everyone)
     finally:

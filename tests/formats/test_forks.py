@@ -123,6 +123,22 @@ def test_an_interrupt_ends_the_processes(tmp_path: Path, where: str) -> None:
     assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_fewer_processes_do_it_too(monkeypatch: pytest.MonkeyPatch, allowed: int) -> None:
+    left, fork = [None] * allowed, os.fork
+
+    def limited() -> int:
+        if not left:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+        left.pop()
+        return fork()
+
+    monkeypatch.setattr(os, "fork", limited)
+    found, _ = in_forks(3, range(10), lambda number, tick: (number, os.getpid()), tick=ignore)
+    assert [number for number, _ in found.values()] == list(range(10))
+    assert (os.getpid() in {pid for _, pid in found.values()}) == (allowed == 0)
+
+
 def test_not_beside_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert can_fork()

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 RELATED, APART = 0.5, 0.2  # median and least cosine of layers from which members have one ancestor
 LOOKED_AT = 16  # chunks of 65,536 elements of a layer that its cosine is measured on
+ALIGNMENTS = ("weights", "activations")  # as they are tried: the first needs no look at the data
 MARGIN = 0.01  # of the metric that an aligned average may lose against the best member
 
 
@@ -158,21 +159,33 @@ def _aligned(members: Members, run: Run) -> Members | None:
     from nnopt_plugins.ensemble.refresh import chosen_score
 
     assert members.data is not None
-    if "weights" not in _registry(run).names("alignment") or any(m.rung != "graph" for m in members.models):
-        return None
-    method = _registry(run).build("alignment", "weights")
-    assert isinstance(method, Alignment)
-    try:
-        aligned = replace(method.align(members, run), aligned=method)
-    except NnoptError as error:
-        _because(run, f"Their units cannot be put into one order: {error.message}.")
+    known = _registry(run).names("alignment")
+    wanted = [name for name in ALIGNMENTS if name in known]
+    if not wanted or any(model.rung != "graph" for model in members.models):
         return None
     best = max(chosen_score(model, members.data, run) for model in members.models)
-    merged = chosen_score(_fusion("linear", run).fuse(aligned, run), members.data, run)
-    name = members.data.gate.name
-    figures = f"{name} on the choosing data {abs(merged):.4f}, best member {abs(best):.4f}"
-    if merged >= best - MARGIN * max(1.0, abs(best)):
-        _because(run, f"With their units in one order their average holds up ({figures}), so it is taken.")
-        return aligned
-    _because(run, f"Even with their units in one order their average does not hold up ({figures}).")
+    figures = [f"best member {abs(best):.4f}"]
+    for name in wanted:
+        method = _registry(run).build("alignment", name)
+        assert isinstance(method, Alignment)
+        attempt = replace(run, notes=[], facts={})  # what it says counts only if it is taken
+        try:
+            aligned = replace(method.align(members, attempt), aligned=method)
+        except NnoptError as error:
+            _because(run, f"Their units cannot be put into one order: {error.message}.")
+            return None
+        merged = chosen_score(_fusion("linear", run).fuse(aligned, attempt), members.data, run)
+        figures.append(f"{abs(merged):.4f} by {name}")
+        said = f"{members.data.gate.name} on the choosing data: {', '.join(figures)}"
+        if merged >= best - MARGIN * max(1.0, abs(best)):
+            for note in attempt.notes:
+                run.note(note)
+            run.facts.update(attempt.facts)
+            _because(run, f"With their units in one order their average holds up ({said}), so it is taken.")
+            return aligned
+    _because(
+        run,
+        f"Even with their units in one order their average does not hold up ({said}): they are too narrow "
+        "for it, or were trained too differently.",
+    )
     return None
