@@ -43,7 +43,9 @@ def refreshed(model: Model, members: Members, run: Run) -> Model:
             )
     if members.aligned is not None:
         model, better, said = _better(model, repaired(model, members, run), members.data, run)
-        done = "were given the mean and spread that they have in the members" if better else "are averaged"
+        done = (
+            "were given the mean and spread that they have in the members" if better else "stay as averaged"
+        )
         if said:
             run.note(
                 f"Units {done}: {metric} on the choosing data is {said[1]} with their responses repaired, "
