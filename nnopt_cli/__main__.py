@@ -6,6 +6,7 @@ import atexit
 import gc
 import os
 import sys
+import threading
 from contextlib import suppress
 from typing import NoReturn
 
@@ -20,6 +21,7 @@ def start() -> NoReturn:
     from nnopt_cli.app import main
 
     code = main()
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as any program's end
     atexit._run_exitfuncs()
     with suppress(OSError, ValueError):  # closed by now: whoever read it is gone, and was told
         sys.stdout.flush()

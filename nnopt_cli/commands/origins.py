@@ -108,6 +108,11 @@ def _matching(
     from nnopt_cli.model.hashing import input_hash
     from nnopt_cli.model.io import load
 
+    if candidates and not isinstance(table.get("blake3"), str):
+        raise NnoptError(
+            f"the record does not say by which weights {_name(table)} is known",
+            "It was written by another version of nnopt: do again what made the file.",
+        )
     options = context[ModelOptions]
     models = [(path, load(path, key=options.key, operators=options.operators)) for path in candidates]
     return [(path, model) for path, model in models if input_hash(model) == table.get("blake3")]

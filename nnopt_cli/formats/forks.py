@@ -90,7 +90,10 @@ def _crew(count: int, numbers: Sequence[int], work: Work) -> Iterator[dict[Conne
         os.write(queue, b"".join(number.to_bytes(_PLACE, "little") for number in numbers))
         os.lseek(queue, 0, os.SEEK_SET)  # forks share the place, so each reads what none has read
         for _ in range(count):
-            mine, theirs = context.Pipe(duplex=False)
+            try:
+                mine, theirs = context.Pipe(duplex=False)
+            except OSError:  # no more files are allowed
+                break
             process: BaseProcess = context.Process(
                 target=_serve, args=(queue, theirs, [*everyone, mine], work), daemon=True
             )
@@ -124,7 +127,7 @@ def _serve(queue: int, line: Connection, others: Sequence[Connection], work: Wor
             number = int.from_bytes(place, "little")
             try:
                 done = work(number, lambda count: line.send(("tick", count)))
-            except Exception:  # the first process finds out which
+            except BaseException:  # the first process finds out which
                 line.send(("failed", number))
             else:
                 line.send(("done", number, done))
@@ -138,7 +141,9 @@ def _serve(queue: int, line: Connection, others: Sequence[Connection], work: Wor
 def _killed(process: BaseProcess) -> NnoptError:
     process.join()
     code = process.exitcode or 0
+    how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    short = "Memory may have run out: --threads 1 does without such processes."
     return NnoptError(
-        f"a process that worked on the tensors ended early ({-code and signal.Signals(-code).name})",
-        "Memory may have run out: --threads 1 does without such processes.",
+        f"a process that worked on the tensors ended early ({how})",
+        short if code == -signal.SIGKILL else "--threads 1 does without such processes.",
     )

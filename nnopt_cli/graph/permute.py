@@ -22,6 +22,7 @@ from nnopt_cli.graph.coupling import Coupling, identity
 from nnopt_cli.graph.cutting import assemble, duplicate
 from nnopt_cli.graph.labels import FROZEN, Array, Dim
 from nnopt_cli.graph.reference import Watch, run
+from nnopt_cli.graph.statistics import tensor_names
 from nnopt_cli.graph.units import Group, Member, groups
 
 if TYPE_CHECKING:
@@ -208,14 +209,51 @@ def indices(group: Group, classes: Array) -> Array:
 
 
 def same_graph(one: ExportedProgram, other: ExportedProgram) -> str:
-    """What first tells the graphs of two programs apart, tensors' values aside; empty if nothing does."""
-    pairs = list(zip(one.graph.nodes, other.graph.nodes, strict=False))
-    for a, b in pairs:
-        if (a.op, str(a.target), len(a.all_input_nodes)) != (b.op, str(b.target), len(b.all_input_nodes)):
+    """What first tells the graphs of two programs apart, tensors' values aside; empty if nothing does.
+
+    Statements in another order are another graph, even where they compute the same.
+    """
+    names = tensor_names(one), tensor_names(other)
+    mate: dict[Node, Node] = {}
+    for a, b in zip(one.graph.nodes, other.graph.nodes, strict=False):
+        kinds = (a.op, names[0].get(a.name)), (b.op, names[1].get(b.name))
+        if a.op == b.op == "call_function":
+            same = str(a.target) == str(b.target) and _alike([a.args, a.kwargs], [b.args, b.kwargs], mate)
+        else:
+            same = kinds[0] == kinds[1]
+        if not same:
             return f"{describe(a)} and {describe(b)}" if a.op == b.op == "call_function" else f"{a} and {b}"
+        mate[a] = b
     if len(one.graph.nodes) != len(other.graph.nodes):
         return f"{len(one.graph.nodes)} and {len(other.graph.nodes)} nodes"
     return unequal_tensors(one.state_dict, other.state_dict)
+
+
+def _alike(one: Any, other: Any, mate: Mapping[Node, Node]) -> bool:
+    """Whether arguments are the same, nodes of one graph being those of the other by `mate`."""
+    match one:
+        case Node():
+            return mate.get(one) is other
+        case list() | tuple():
+            pairs = zip(one, other, strict=False) if isinstance(other, (list, tuple)) else ()
+            return (
+                isinstance(other, (list, tuple))
+                and len(one) == len(other)
+                and all(_alike(a, b, mate) for a, b in pairs)
+            )
+        case dict():
+            return (
+                isinstance(other, dict)
+                and list(one) == list(other)
+                and all(_alike(value, other[key], mate) for key, value in one.items())
+            )
+        case slice():
+            return isinstance(other, slice) and _alike(
+                [one.start, one.stop, one.step], [other.start, other.stop, other.step], mate
+            )
+        case str():
+            return True  # names of sizes, in messages
+    return type(one) is type(other) and bool(one == other)
 
 
 def unequal_tensors(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> str:

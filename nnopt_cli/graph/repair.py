@@ -62,14 +62,16 @@ class Resettable:
 def resettable(program: ExportedProgram) -> dict[str, Resettable]:
     """Linear layers and convolutions, by the name of their node, whose responses can be set.
 
-    Left out: those that a batch norm follows, which does it itself; what the network returns; and weights
-    that several layers use.
+    Left out: those that a batch norm follows, which does it itself; the last, of which the network returns
+    something; weights that several layers use, and such as are constants.
     """
-    names = tensor_names(program)
+    names = {node: name for node, name in tensor_names(program).items() if name in program.state_dict}
     out = {}
     for node in program.graph.nodes:
         spatial = _SPATIAL.get(operator_name(node)) if node.op == "call_function" else None
-        if spatial is None or any(user.op == "output" or operator_name(user) in NORMS for user in node.users):
+        if spatial is None or any(operator_name(user) in NORMS for user in node.users):
+            continue
+        if _returned(node, names):
             continue
         weight, bias = argument(node, 1, "weight"), argument(node, 2, "bias")
         own = [part for part in (weight, bias) if part is not None]
@@ -79,36 +81,49 @@ def resettable(program: ExportedProgram) -> dict[str, Resettable]:
     return out
 
 
-def responses(
-    program: ExportedProgram, layers: Mapping[str, Resettable], feeds: Iterable[Sequence[Any]]
-) -> dict[str, Responses]:
-    """What every layer of `layers` gives on batches of the program's (flat) inputs, as the program is."""
+def _returned(node: Node, names: Mapping[str, str]) -> bool:
+    """Whether the network returns what `node` gives, without a weight in between."""
+    seen, waiting = {node}, [node]
+    while waiting:
+        for user in waiting.pop().users:
+            if user.op == "output":
+                return True
+            if user not in seen and not any(each.name in names for each in user.all_input_nodes):
+                seen.add(user)
+                waiting.append(user)
+    return False
+
+
+def responses(program: ExportedProgram, feeds: Iterable[Sequence[Any]]) -> dict[str, Responses]:
+    """What every resettable layer gives on batches of the program's (flat) inputs, by its weight's name."""
+    layers = resettable(program)
     found = averaged(program, feeds, lambda: _Watch(program, layers, None))
-    seen = [node for node in layers if _key(node) in found]  # others gave no batch
-    return {node: Responses(found[_key(node)][0], found[_key(node)][1].sqrt()) for node in seen}
+    return {
+        layer.weight: Responses(found[_key(node)][0], found[_key(node)][1].sqrt())
+        for node, layer in layers.items()
+        if _key(node) in found  # others gave no batch
+    }
 
 
 def repaired(
-    program: ExportedProgram,
-    layers: Mapping[str, Resettable],
-    wanted: Mapping[str, Responses],
-    feeds: Iterable[Sequence[Any]],
+    program: ExportedProgram, wanted: Mapping[str, Responses], feeds: Iterable[Sequence[Any]]
 ) -> dict[str, Tensor]:
     """New weights and biases, by name, with which the layers respond as `wanted`; and batch-norm statistics.
 
     As in the paper every layer is normalised over the batch and then given the mean and spread that are
-    wanted, so that each sees what the ones before it will make; the result is folded into the weights.
+    wanted (without a bias the spread alone), so that each sees what the ones before it will make; the
+    result is folded into the weights.
 
     Args:
         program: it is not changed; inputs and tensors are on one device.
-        layers: as `resettable` found them.
-        wanted: their responses, by node.
+        wanted: the responses of layers, by the names of their weights.
         feeds: batches of its inputs, flat.
     """
+    layers = {node: layer for node, layer in resettable(program).items() if layer.weight in wanted}
     found = averaged(program, feeds, lambda: _Watch(program, layers, wanted))
     out = {name: value for name, value in found.items() if not name.endswith(_MARK)}
-    for node, goal in wanted.items():
-        layer, (mean, variance) = layers[node], found[_key(node)]
+    for node, layer in layers.items():
+        goal, (mean, variance) = wanted[layer.weight], found[_key(node)]
         scale = _scale(goal, variance)
         weight = program.state_dict[layer.weight].double()
         out[layer.weight] = weight * scale.reshape(-1, *[1] * (weight.dim() - 1))
@@ -150,8 +165,9 @@ class _Watch(BatchStatistics):
         wide = result.double().movedim(layer.axis, -1)
         variance, mean = torch.var_mean(wide.reshape(-1, wide.shape[-1]), 0, correction=0)
         self.found[_key(n.name)] = torch.stack([mean, variance])
-        goal = self._wanted.get(n.name)
+        goal = self._wanted.get(layer.weight)
         if goal is None:
             return result
-        reset = (wide - mean) * _scale(goal, variance) + (goal.mean if layer.bias is not None else mean)
+        scale = _scale(goal, variance)
+        reset = wide * scale if layer.bias is None else (wide - mean) * scale + goal.mean
         return reset.movedim(-1, layer.axis).to(result.dtype)

@@ -226,8 +226,9 @@ class BlendedWeight(Weight):
         factor = reals_per_word(self.dtype)
         values = [room[: len(words[0]) * factor] for room in rooms]
         merged = self._method.merge(values[: len(tensor.members)], tensor, found, start * factor)
-        if merged.shape != values[0].shape:
-            raise NnoptError(f"{tensor.name}: the fusion made {merged.shape} out of {values[0].shape}")
+        made = merged.shape if isinstance(merged, np.ndarray) else f"{type(merged).__name__}, no array,"
+        if made != values[0].shape:
+            raise NnoptError(f"{tensor.name}: the fusion made {made} out of {values[0].shape}")
         if tensor.base is not None:
             merged = np.add(merged, values[-1], out=values[-1])
         words[0][:] = to_words(merged, self.dtype)

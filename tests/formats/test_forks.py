@@ -106,6 +106,28 @@ def test_a_killed_process_is_an_error_and_ends_the_others(tmp_path: Path) -> Non
     assert not any(alive(int(path.name)) for path in tmp_path.iterdir())
 
 
+def test_a_process_that_exits_says_how() -> None:
+    here = os.getpid()
+
+    def work(number: int, tick: Tick) -> int:
+        if os.getpid() != here:
+            os._exit(9)
+        return number
+
+    with pytest.raises(NnoptError, match="exit code 9") as caught:
+        in_forks(2, range(4), work, tick=ignore)
+    assert "Memory" not in (caught.value.hint or "")
+
+
+def test_an_exit_within_the_work_is_raised_here() -> None:
+    def work(number: int, tick: Tick) -> int:
+        raise SystemExit(3)
+
+    with pytest.raises(SystemExit) as caught:
+        in_forks(2, range(4), work, tick=ignore)
+    assert caught.value.code == 3
+
+
 @pytest.mark.parametrize("where", ["tick", "meanwhile"])
 def test_an_interrupt_ends_the_processes(tmp_path: Path, where: str) -> None:
     def work(number: int, tick: Tick) -> int:

@@ -202,3 +202,33 @@ def test_graphs_that_differ_are_told_apart():
     assert same_graph(program, exported(net, x)) == ""
     assert "0.weight: [8, 4] and [9, 4]" in same_graph(program, exported(wide, x))
     assert "relu" in same_graph(program, exported(tanh, x))
+
+
+class Branches(nn.Module):
+    """Two branches that are alike but for their order, or for a stride."""
+
+    def __init__(self, first: str = "a", stride: int = 1) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv1d(2, 2, 1, stride), nn.Conv1d(2, 2, 1)
+        self.first = first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        one, other = (self.a, self.b) if self.first == "a" else (self.b, self.a)
+        return torch.cat([one(x), other(x)], 2)
+
+
+def test_graphs_are_told_apart_by_their_wiring_and_arguments():
+    x = torch.randn(2, 2, 8)
+    program = exported(Branches(), x)
+    assert same_graph(program, exported(Branches(), x)) == ""
+    assert "conv1d" in same_graph(program, exported(Branches("b"), x))
+    assert "conv1d" in same_graph(program, exported(Branches(stride=2), x))
+    free, other = (
+        torch.export.export(
+            Branches().eval(),
+            (torch.randn(size, 2, 8),),
+            dynamic_shapes=({0: torch.export.Dim(name, min=2)},),
+        )
+        for size, name in ((4, "n"), (5, "batch"))
+    )
+    assert same_graph(free, other) == ""

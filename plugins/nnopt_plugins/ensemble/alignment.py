@@ -6,7 +6,7 @@ from abc import abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from nnopt_cli import Alignment, NnoptError, UsageError, option
+from nnopt_cli import Alignment, NnoptError, UsageError, Weighting, option
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,9 +157,10 @@ def measure_barrier(members: Members, run: Run) -> None:
     from nnopt_plugins.ensemble.statistics import reestimated, repaired
 
     assert members.data is not None
+    evenly = replace(members, weighting=Weighting())
     ends = [chosen_score(model, members.data, run) for model in members.models]
     middle = reestimated(averaged(members.models), members.data, run)
-    tried = [middle] if (other := repaired(middle, members, run)) is middle else [middle, other]
+    tried = [middle] if (other := repaired(middle, evenly, run)) is middle else [middle, other]
     found = max(chosen_score(each, members.data, run) for each in tried)
     barrier = sum(ends) / len(ends) - found
     metric = members.data.gate.name

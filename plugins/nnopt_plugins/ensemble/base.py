@@ -30,7 +30,7 @@ class Method(WeightFusion, kind="fusion"):
     def fuse(self, members: Members, run: Run) -> Model:
         from nnopt_plugins.ensemble.refresh import refreshed
 
-        return refreshed(self.merged(members, run), members, run)
+        return refreshed(self.merged(members, run), members, run, repair=self.convex)
 
     def merged(self, members: Members, run: Run) -> Model:
         """The merge alone."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nnopt_cli import Array
 
 _PARALLEL = 1e-6  # sine of an angle from which two directions count as one
-_HALF, _BINS = np.uint32(16), 1 << 16  # half of a float32, and its values
+_BINS = 1 << 16  # values of 16 bits
 _INFINITY = np.float32(np.inf)
 _LOOKS, _STRIDE = 8, 4  # a sample: every fourth value of eight chunks
 _MOST = 1 << 22  # magnitudes that are held for sorting
@@ -106,7 +106,7 @@ def moving_average(decay: float, count: int) -> list[float]:
 
 
 def thresholds(read: Callable[[int | None], Iterable[Sequence[Array]]], density: float) -> list[float]:
-    """For each member the magnitude of its `int(density * elements)`-th largest element; exact for float32.
+    """For each member the magnitude of its `int(density * elements)`-th largest element, exactly.
 
     A sample brackets it, then one pass counts what is above and sorts what is between; where the sample
     was too far off, or too much lies between, further passes count 16 bits at a time. Constant memory.
@@ -116,16 +116,16 @@ def thresholds(read: Callable[[int | None], Iterable[Sequence[Array]]], density:
         density: the share that is kept, above 0 and below 1. Infinity is returned where nothing is.
     """
     found = _brackets(read(_LOOKS), density)
-    total = 0
+    total, kind = 0, np.float32
     for values in read(None):
-        total += len(values[0])
+        total, kind = total + len(values[0]), values[0].dtype.type
         for bracket, value in zip(found, values, strict=True):
             bracket.see(_magnitude(value))
     keep = int(density * total)
     if not keep:
         return [math.inf] * len(found)
     exact = [bracket.largest(keep) for bracket in found]
-    return [_counted(read, member, keep) if each is None else each for member, each in enumerate(exact)]
+    return [_counted(read, member, keep, kind) if each is None else each for member, each in enumerate(exact)]
 
 
 class _Bracket:
@@ -164,17 +164,22 @@ def _brackets(chunks: Iterable[Sequence[Array]], density: float) -> list[_Bracke
     return out
 
 
-def _counted(read: Callable[[int | None], Iterable[Sequence[Array]]], member: int, keep: int) -> float:
-    """The `keep`-th largest magnitude, by counting the upper half of its bits, then the lower."""
-    upper, lower = np.zeros(_BINS, np.int64), np.zeros(_BINS, np.int64)
-    for values in read(None):
-        upper += np.bincount(_bits(_magnitude(values[member])) >> _HALF, minlength=_BINS)
-    place, left = _place(upper, keep)
-    for values in read(None):
-        bits = _bits(_magnitude(values[member]))
-        near = bits[(bits >> _HALF) == place]
-        lower += np.bincount(near & np.uint32(_BINS - 1), minlength=_BINS)
-    return float(np.uint32(place << 16 | _place(lower, left)[0]).view(np.float32))
+def _counted(
+    read: Callable[[int | None], Iterable[Sequence[Array]]], member: int, keep: int, kind: Any
+) -> float:
+    """The `keep`-th largest magnitude, by counting 16 of its bits at a time, the uppermost first."""
+    known, left, width = 0, keep, np.dtype(kind).itemsize * 8
+    for shift in range(width - 16, -1, -16):
+        counts = np.zeros(_BINS, np.int64)
+        for values in read(None):
+            bits = _bits(_magnitude(values[member]))
+            word = bits.dtype.type
+            if shift + 16 < width:
+                bits = bits[bits >> word(shift + 16) == known]
+            counts += np.bincount((bits >> word(shift) & word(_BINS - 1)).astype(np.intp), minlength=_BINS)
+        place, left = _place(counts, left)
+        known = known << 16 | place
+    return float(np.array(known, f"u{width // 8}").view(kind))
 
 
 def _place(counts: Array, keep: int) -> tuple[int, int]:
@@ -185,8 +190,8 @@ def _place(counts: Array, keep: int) -> tuple[int, int]:
 
 
 def _magnitude(values: Array) -> Array:
-    """|values| as float32, whose bits order as the numbers do."""
-    sizes: Array = np.abs(values.astype(np.float32, copy=False))
+    """|values|, whose bits order as the numbers do."""
+    sizes: Array = np.abs(values)
     return sizes
 
 

@@ -52,7 +52,8 @@ class Soup(Linear):
             f"The soup is of {names}: {members.data.gate.name} on the choosing data {abs(best):.4f}, "
             f"best member {abs(alone[order[0]]):.4f}."
         )
-        soup = refreshed(soup, members, run)
+        some = tuple(members.models[place] for place in taken)
+        soup = refreshed(soup, replace(members, models=some, weighting=Weighting()), run)
         warn_if_seen(soup, members.data, run)
         return soup
 

@@ -22,11 +22,12 @@ def chosen_score(model: Model, data: Data, run: Run) -> float:
     return score(model.program() if model.arch is None else model.module(), choosing(data), run)
 
 
-def refreshed(model: Model, members: Members, run: Run) -> Model:
+def refreshed(model: Model, members: Members, run: Run, *, repair: bool = True) -> Model:
     """`model` as its batch norms and, of aligned members, its units respond best, by the metric for choosing.
 
     Averaged weights give other activations than the averaged statistics describe: Izmailov et al.,
-    arXiv:1803.05407, section 3.2; Jordan et al., "REPAIR", arXiv:2211.08403.
+    arXiv:1803.05407, section 3.2; Jordan et al., "REPAIR", arXiv:2211.08403. `repair` is whether the model
+    is a mean of the members, so that its units can be held to theirs.
     """
     if members.data is None:
         return model
@@ -41,7 +42,7 @@ def refreshed(model: Model, members: Members, run: Run) -> Model:
                 f"Batch-norm statistics {done}: {metric} on the choosing data is {said[1]} with re-estimated "
                 f"ones, {said[0]} with averaged ones."
             )
-    if members.aligned is not None:
+    if repair and members.aligned is not None:
         model, better, said = _better(model, repaired(model, members, run), members.data, run)
         done = (
             "were given the mean and spread that they have in the members" if better else "stay as averaged"

@@ -33,24 +33,23 @@ def repaired(model: Model, members: Members, run: Run) -> Model:
     their units in one order, with data.
     """
     from nnopt_cli.data import placed
-    from nnopt_cli.graph import Responses, resettable, responses
+    from nnopt_cli.graph import Responses, responses
     from nnopt_cli.graph import repaired as repair
 
     assert members.data is not None
-    layers = resettable(model.program()) if model.rung == "graph" else {}
-    if not layers:
+    if model.rung != "graph":
         return model
     theirs = [placed(member.program(), run.device) for member in members.models]
-    each = [responses(program, layers, _feeds(program, members.data, run)) for program in theirs]
+    each = [responses(program, _feeds(program, members.data, run)) for program in theirs]
     even = (1 / len(each),) * len(each)
     wanted = {
-        node: Responses.between(
-            [found[node] for found in each], members.weighting.of(layers[node].weight) or even
-        )
-        for node in each[0]
+        name: Responses.between([found[name] for found in each], members.weighting.of(name) or even)
+        for name in each[0]
     }
+    if not wanted:
+        return model
     program = placed(model.program(), run.device)
-    found = repair(program, layers, wanted, _feeds(program, members.data, run))
+    found = repair(program, wanted, _feeds(program, members.data, run))
     names = [name for name in found if name in model.weights]
     return model.map(lambda name, old: found[name].cpu().to(old.dtype).reshape(old.shape), names)
 

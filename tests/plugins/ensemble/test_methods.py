@@ -247,6 +247,20 @@ def test_thresholds_hold_where_the_sample_misleads():
 
     want = np.sort(np.concatenate([small, large]))[::-1][int(0.3 * 8192) - 1]
     assert formulas.thresholds(read, 0.3) == [want]
+    double = [[small.astype(np.float64) / 3], [large.astype(np.float64) / 3]]
+    wide = np.sort(np.concatenate([chunk for (chunk,) in double]))[::-1][int(0.3 * 8192) - 1]
+    assert formulas.thresholds(lambda most: double[:1] if most is not None else double, 0.3) == [wide]
+
+
+@pytest.mark.parametrize("scale", [0.1, 1e40, 1e-60])
+@pytest.mark.parametrize("alike", [True, False])
+def test_thresholds_of_doubles_are_doubles(scale, alike):
+    """No float32 lies at 0.1, 1e40 or 1e-60."""
+    values = np.full(1000, scale) if alike else np.random.default_rng(0).standard_normal(1000) * scale
+    (least,) = formulas.thresholds(lambda most: [[values[:600]], [values[600:]]], 0.25)
+    assert least == np.sort(np.abs(values))[::-1][249]
+    kept = np.count_nonzero(formulas.trimmed(values, least))
+    assert kept == (1000 if alike else 250)
 
 
 @given(arrays(np.float64, (3, 12), elements=st.floats(-10, 10)), st.permutations(range(3)))
