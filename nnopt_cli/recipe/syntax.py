@@ -12,6 +12,7 @@ from typing import Any
 from nnopt_cli.errors import UsageError
 
 SUFFIXES = (".yaml", ".yml", ".toml", ".json")
+_BREAKS = re.compile("[\x85\u2028\u2029]")  # ends of lines in YAML, but for those of ASCII
 LARGEST = 1 << 22  # bytes; a recipe is written by hand
 
 
@@ -167,6 +168,11 @@ def _dumper() -> Any:
         def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
             return super().increase_indent(flow, False)
 
+        def represent_str(self, data: str) -> Any:
+            style = '"' if _BREAKS.search(data) else None  # other quotes leave them as line breaks
+            return self.represent_scalar("tag:yaml.org,2002:str", data, style)
+
+    Dumper.add_representer(str, Dumper.represent_str)
     # Text is quoted that YAML 1.1 or 1.2 would read as something else.
     Dumper.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeDumper.yaml_implicit_resolvers.items()}
     return _resolvers(Dumper)

@@ -7,7 +7,7 @@ import tomllib
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from nnopt_cli import UsageError
@@ -31,6 +31,8 @@ VALUES = st.recursive(
 
 
 @given(st.dictionaries(KEYS, VALUES, max_size=4), st.sampled_from([".yaml", ".toml", ".json"]))
+@example({"A": "\x85"}, ".yaml")
+@example({"A": "a \u2028 b\n", "B": ["\u2029"]}, ".yaml")
 def test_what_is_written_is_read_back(tmp_path_factory, table, suffix):
     path = tmp_path_factory.mktemp("recipe") / f"r{suffix}"
     path.write_text(write_table(table, suffix, "a comment\nof two lines"), encoding="utf-8", newline="")
