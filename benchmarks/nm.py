@@ -10,8 +10,8 @@ from _timing import Report, arguments, in_threads, milliseconds, normal
 from nnopt_plugins.prune.criteria import Magnitude
 from nnopt_plugins.prune.edits import PatternEdit
 from nnopt_plugins.prune.granularities import NM
+from nnopt_plugins.prune.parts import Desk
 from nnopt_plugins.prune.source import Item, Scorer, key_for
-from nnopt_plugins.prune.sweep import Desk
 
 from nnopt_cli import CHUNK_BYTES, MemoryWeight
 from nnopt_cli.formats.dtypes import dtype_named

@@ -11,8 +11,8 @@ from nnopt_plugins.prune.bracket import Finder
 from nnopt_plugins.prune.criteria import Magnitude
 from nnopt_plugins.prune.edits import CutEdit
 from nnopt_plugins.prune.granularities import WeightGranularity
+from nnopt_plugins.prune.parts import Desk, sweep
 from nnopt_plugins.prune.source import Item, Scorer, Source, key_for
-from nnopt_plugins.prune.sweep import Desk, sweep
 
 from nnopt_cli import MemoryWeight
 from nnopt_cli.formats.dtypes import dtype_named

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nnopt_cli.errors import UsageError as UsageError
     from nnopt_cli.formats.state import load_state as load_state
     from nnopt_cli.formats.state import save_state as save_state
+    from nnopt_cli.formats.threads import in_threads as in_threads
     from nnopt_cli.formats.weight import CHUNK_BYTES as CHUNK_BYTES
     from nnopt_cli.formats.weight import Array as Array
     from nnopt_cli.formats.weight import ChunkEdit as ChunkEdit
@@ -72,6 +73,7 @@ _HOME = {
     "UsageError": "errors",
     "load_state": "formats.state",
     "save_state": "formats.state",
+    "in_threads": "formats.threads",
     "Array": "formats.weight",
     "CHUNK_BYTES": "formats.weight",
     "ChunkEdit": "formats.weight",

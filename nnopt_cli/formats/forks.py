@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -19,8 +19,6 @@ from typing import Any
 
 from nnopt_cli.errors import NnoptError
 from nnopt_cli.formats.syscalls import peak_memory
-
-_PLACE = 4  # bytes of a number in the queue
 
 Tick = Callable[[int], None]
 Work = Callable[[int, Tick], Any]
@@ -57,7 +55,10 @@ def in_forks(
     """
     found: dict[int, Any] = {}
     peak = 0
-    with _crew(count, numbers, work) as crew:
+    with _crew(count, work) as crew:
+        waiting = iter(numbers)
+        for idle in crew:
+            _tell(idle, next(waiting, None))
         meanwhile()
         if not crew:
             found = {number: work(number, tick) for number in numbers}
@@ -70,32 +71,28 @@ def in_forks(
                     raise _killed(crew[line]) from None
                 if said == "tick":
                     tick(rest[0])
-                elif said == "done":
-                    found[rest[0]] = rest[1]
-                elif said == "failed":
-                    found[rest[0]] = work(rest[0], tick)
-                else:
+                elif said == "end":
                     peak += rest[0]
                     crew.pop(line).join()
+                else:
+                    _tell(line, next(waiting, None))
+                    found[rest[0]] = rest[1] if said == "done" else work(rest[0], tick)
     return found, peak
 
 
 @contextmanager
-def _crew(count: int, numbers: Sequence[int], work: Work) -> Iterator[dict[Connection, BaseProcess]]:
-    """The processes at work, by the lines that they report on; none is left afterwards."""
+def _crew(count: int, work: Work) -> Iterator[dict[Connection, BaseProcess]]:
+    """Processes that wait for numbers, by the lines to them; none is left afterwards."""
     context = get_context("fork")
-    queue = os.memfd_create("nnopt-queue")
     everyone: dict[Connection, BaseProcess] = {}
     try:
-        os.write(queue, b"".join(number.to_bytes(_PLACE, "little") for number in numbers))
-        os.lseek(queue, 0, os.SEEK_SET)  # forks share the place, so each reads what none has read
         for _ in range(count):
             try:
-                mine, theirs = context.Pipe(duplex=False)
+                mine, theirs = context.Pipe()
             except OSError:  # no more files are allowed
                 break
             process: BaseProcess = context.Process(
-                target=_serve, args=(queue, theirs, [*everyone, mine], work), daemon=True
+                target=_serve, args=(theirs, [*everyone, mine], work), daemon=True
             )
             try:
                 with warnings.catch_warnings():
@@ -109,22 +106,26 @@ def _crew(count: int, numbers: Sequence[int], work: Work) -> Iterator[dict[Conne
             everyone[mine] = process
         yield dict(everyone)
     finally:
-        os.close(queue)
         for line, process in everyone.items():
             process.kill()
             process.join()
             line.close()
 
 
-def _serve(queue: int, line: Connection, others: Sequence[Connection], work: Work) -> None:
+def _tell(line: Connection, number: int | None) -> None:
+    """Send a number to do, or that there are no more."""
+    with suppress(OSError):  # it is gone, for a reason that is looked for
+        line.send(number)
+
+
+def _serve(line: Connection, others: Sequence[Connection], work: Work) -> None:
     """What a forked process does."""
-    for other in others:  # a line breaks once the first process is gone, if no one else can read it
+    for other in others:  # a line breaks once the first process is gone, if no one else holds its end
         other.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
-        while place := os.read(queue, _PLACE):
-            number = int.from_bytes(place, "little")
+        while (number := line.recv()) is not None:
             try:
                 done = work(number, lambda count: line.send(("tick", count)))
             except BaseException:  # the first process finds out which
@@ -132,7 +133,7 @@ def _serve(queue: int, line: Connection, others: Sequence[Connection], work: Wor
             else:
                 line.send(("done", number, done))
         line.send(("end", peak_memory()))
-    except BrokenPipeError:  # nobody is there any more
+    except (EOFError, OSError):  # nobody is there any more
         pass
     finally:
         os._exit(0)  # nothing of the first process is to be tidied up here
@@ -142,8 +143,8 @@ def _killed(process: BaseProcess) -> NnoptError:
     process.join()
     code = process.exitcode or 0
     how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    short = "Memory may have run out: --threads 1 does without such processes."
+    short = "Memory may have run out: " if code == -signal.SIGKILL else ""
     return NnoptError(
         f"a process that worked on the tensors ended early ({how})",
-        short if code == -signal.SIGKILL else "--threads 1 does without such processes.",
+        f"{short}--threads 1 does without such processes.",
     )

@@ -11,9 +11,7 @@ import threading
 import zlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from queue import Empty, SimpleQueue
 
 import numpy as np
 from blake3 import blake3
@@ -21,6 +19,7 @@ from blake3 import blake3
 from nnopt_cli.formats.layout import Sink
 from nnopt_cli.formats.syscalls import keep_freed_memory
 from nnopt_cli.formats.tally import Tally
+from nnopt_cli.formats.threads import in_threads
 from nnopt_cli.formats.weight import CHUNK_BYTES, Array, Weight
 from nnopt_cli.formats.zeros import count_zeros
 
@@ -64,67 +63,42 @@ def stream(
 ) -> list[Streamed]:
     """Read, edit, count and write every tensor once; returns what was found, in the order given.
 
-    `tick` is told the bytes done as they are done, from several threads. Of large models, what is `pure` goes
-    to as many processes instead, and `helped` is told their memory. An exception in one of them stops
+    `tick` is told the bytes done as they are done, from several threads. Large models that are all but `pure`
+    go to processes instead, and `helped` is told their memory. An exception in one of them stops
     the others and is raised here, as is KeyboardInterrupt.
     """
     keep_freed_memory()
     order, job = _order(placed), _Job(placed, chunk_bytes)
     useful = max(1, min(threads, len(placed), -(-job.total // chunk_bytes)))
-    pure = [index for index in order if placed[index].weight.pure]
-    if useful > 1 and sum(placed[index].weight.nbytes for index in pure) >= FORKED_BYTES:
-        from nnopt_cli.formats.forks import can_fork, in_forks
+    rest = [index for index in order if not placed[index].weight.pure]
+    found: dict[int, Streamed] = {}
 
-        if can_fork():
-            rest = [index for index in order if not placed[index].weight.pure]
-            found: dict[int, Streamed] = {}
-            done, peak = in_forks(
-                useful + 1,
-                pure,
-                job,
-                tick=tick,
-                meanwhile=lambda: found.update(_in_threads(1, rest, job, tick)),
-            )
-            helped(peak)
-            return [{**found, **done}[index] for index in range(len(placed))]
-    found = _in_threads(useful, order, job, tick)
+    def work(index: int) -> None:
+        done = job(index, tick)
+        if done is not None:
+            found[index] = done
+
+    if useful > 1 and _forkable(job.total, sum(placed[index].weight.nbytes for index in rest)):
+        from nnopt_cli.formats.forks import in_forks
+
+        pure = [index for index in order if placed[index].weight.pure]
+        done, peak = in_forks(
+            useful + 1, pure, job, tick=tick, meanwhile=lambda: in_threads(1, rest, work, job.stop)
+        )
+        found |= done
+        helped(peak)
+    else:
+        in_threads(useful, order, work, job.stop)
     return [found[index] for index in range(len(placed))]
 
 
-def _in_threads(
-    count: int, order: Sequence[int], job: _Job, tick: Callable[[int], None]
-) -> dict[int, Streamed]:
-    """What is found in the tensors of these numbers, by number."""
-    results: dict[int, Streamed] = {}
-    queue: SimpleQueue[int] = SimpleQueue()
-    for index in order:
-        queue.put(index)
+def _forkable(total: int, rest: int) -> bool:
+    """Whether forked processes are worth it for tensors of `total` bytes, of which they cannot do `rest`."""
+    if total < FORKED_BYTES or rest > total // 16:  # the rest is one thread's work
+        return False
+    from nnopt_cli.formats.forks import can_fork
 
-    def work() -> None:
-        try:
-            while not job.stop.is_set():
-                index = queue.get_nowait()
-                done = job(index, tick)
-                if done is not None:
-                    results[index] = done
-        except Empty:
-            return
-        except BaseException:
-            job.stop.set()
-            raise
-
-    if count == 1:
-        work()
-        return results
-    with ThreadPoolExecutor(count, thread_name_prefix="nnopt-write") as pool:
-        futures = [pool.submit(work) for _ in range(count)]
-        try:
-            for future in futures:
-                future.result()
-        except BaseException:
-            job.stop.set()  # an interrupt arrives in this thread only
-            raise
-    return results
+    return can_fork()
 
 
 class _Job:

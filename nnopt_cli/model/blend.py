@@ -15,9 +15,7 @@ from nnopt_cli.errors import NnoptError
 from nnopt_cli.formats.weight import Array, Tap, Weight
 from nnopt_cli.model.numbers import compute_type, reals_per_word, to_reals, to_words
 
-BLOCK = (
-    1 << 17
-)  # elements merged at once: so long that two threads rarely meet, so short that they stay in cache
+BLOCK = 1 << 17  # elements merged at once: threads rarely meet, and they stay in cache
 _LOOK = 64  # bytes, in which tensors that differ almost always do
 Over = Literal["tensor", "layer", "model"]
 

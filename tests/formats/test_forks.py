@@ -16,6 +16,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from nnopt_cli.errors import NnoptError
+from nnopt_cli.formats import stream
 from nnopt_cli.formats.forks import can_fork, in_forks
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux forks")
@@ -257,3 +258,13 @@ def test_processes_do_not_outlive_the_first(tmp_path: Path) -> None:
     while any(map(alive, pids)) and time.monotonic() < end:
         time.sleep(0.02)
     assert not any(map(alive, pids))
+
+
+@pytest.mark.parametrize(
+    ("total", "rest", "forked"), [(1 << 26, 0, True), (1 << 25, 0, False), (1 << 27, 1 << 26, False)]
+)
+def test_processes_are_for_large_models_that_they_can_do_all_but_whole(
+    monkeypatch: pytest.MonkeyPatch, total: int, rest: int, forked: bool
+) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
+    assert stream._forkable(total, rest) == forked

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nnopt_cli import Members, Model, Run
 
 RELATED, APART = 0.5, 0.2  # median and least cosine of layers from which members have one ancestor
-LOOKED_AT = 16  # chunks of 65,536 elements of a layer that its cosine is measured on
+LOOKED_AT = 8  # chunks of 131,072 elements of a layer that its cosine is measured on
 ALIGNMENTS = ("weights", "activations")  # as they are tried: the first needs no look at the data
 MARGIN = 0.01  # of the metric that an aligned average may lose against the best member
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from nnopt_cli import Array
+from nnopt_cli import Array, in_threads
 from nnopt_plugins.prune.keys import as_floats
+from nnopt_plugins.prune.parts import Desk, Part
 from nnopt_plugins.prune.quantile import guess, nth, sample
 from nnopt_plugins.prune.source import Item, Source
-from nnopt_plugins.prune.sweep import Desk, Part, sweep
 
 SMALL = 1 << 18  # groups that are collected outright
 CAP_BYTES = 1 << 26  # of collected keys
@@ -160,7 +160,7 @@ class Finder:
                     seen.collected[part.index] = found
             self.tick(part.count * source.items[part.tensor].weight.dtype.itemsize)
 
-        sweep(source.parts, work, self.threads)
+        in_threads(self.threads, source.parts, work)
         self._watched = True
         return seen
 
@@ -192,7 +192,7 @@ class Finder:
             with lock:
                 counts += found
 
-        sweep(source.parts, work, self.threads)
+        in_threads(self.threads, source.parts, work)
         return counts
 
     def _finish(self, seen: Survey, lo: int, k: int) -> Cut:

@@ -16,9 +16,9 @@ from nnopt_cli import Array
 from nnopt_plugins.prune.bracket import CAP_BYTES, SMALL, Cut
 from nnopt_plugins.prune.keys import SCORE, Key
 from nnopt_plugins.prune.noise import mix
+from nnopt_plugins.prune.parts import Desk
 from nnopt_plugins.prune.quantile import guess
 from nnopt_plugins.prune.source import Item, Source
-from nnopt_plugins.prune.sweep import Desk
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ import numpy as np
 from nnopt_cli import Array, ComponentError, Granularity, Grouping, Pattern
 from nnopt_plugins.prune.bracket import Cut
 from nnopt_plugins.prune.keys import bits
+from nnopt_plugins.prune.parts import Desk
 from nnopt_plugins.prune.source import Item, Scorer
-from nnopt_plugins.prune.sweep import Desk
 
 
 def wipe(words: Array, keep: Array) -> None:

@@ -6,10 +6,10 @@ import threading
 
 import numpy as np
 
-from nnopt_cli import Array, NnoptError
+from nnopt_cli import Array, NnoptError, in_threads
 from nnopt_plugins.prune.keys import floats, magnitude_key, magnitudes
+from nnopt_plugins.prune.parts import Desk, Part
 from nnopt_plugins.prune.source import Item
-from nnopt_plugins.prune.sweep import Desk, Part, sweep
 
 SHOWN = 5  # tensors named in the message
 
@@ -70,4 +70,4 @@ def scan(items: list[Item], threads: int, found: NonFinite) -> None:
         if magnitudes(words, dtype.name, key, desk.array("keys", part.count, key.word)).max() >= key.limit:
             found.add(item, words)
 
-    sweep(parts, work, threads)
+    in_threads(threads, parts, work)

@@ -166,8 +166,8 @@ class Prune(StructureBudget, TensorFilter, DataOptions, Pass):
     def _pattern_edits(self, pattern: Pattern, items: list[Item], run: Run) -> dict[str, ChunkEdit]:
         from nnopt_plugins.prune.edits import PatternEdit
         from nnopt_plugins.prune.finite import NonFinite, scan
+        from nnopt_plugins.prune.parts import Desk
         from nnopt_plugins.prune.source import Scorer, key_for
-        from nnopt_plugins.prune.sweep import Desk
 
         found = NonFinite()
         scan(items, run.threads, found)
@@ -190,8 +190,8 @@ class Prune(StructureBudget, TensorFilter, DataOptions, Pass):
     def _cut_edits(self, model: Model, items: dict[str, Item], run: Run) -> dict[str, ChunkEdit]:
         from nnopt_plugins.prune.edits import CutEdit
         from nnopt_plugins.prune.finite import NonFinite
+        from nnopt_plugins.prune.parts import Desk
         from nnopt_plugins.prune.source import Scorer, key_for
-        from nnopt_plugins.prune.sweep import Desk
 
         assert isinstance(self.granularity, Grouping)
         found, desk = NonFinite(), Desk()

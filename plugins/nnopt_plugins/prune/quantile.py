@@ -6,8 +6,8 @@ import numpy as np
 
 from nnopt_cli import Array
 from nnopt_plugins.prune.noise import mix
+from nnopt_plugins.prune.parts import Desk, Part
 from nnopt_plugins.prune.source import Source
-from nnopt_plugins.prune.sweep import Desk, Part
 
 FEW = 1 << 21  # keys that may be copied whole
 RUN = 256  # elements sampled in a row: a disk page or so

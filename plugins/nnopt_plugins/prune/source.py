@@ -9,7 +9,7 @@ import numpy as np
 
 from nnopt_cli import CHUNK_BYTES, Array, ComponentError, Criterion, Grouping, Weight, Where
 from nnopt_plugins.prune.keys import SCORE, Key, floats, magnitude_key, magnitudes, scores_to_keys, zero
-from nnopt_plugins.prune.sweep import Desk, Part
+from nnopt_plugins.prune.parts import Desk, Part
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import numpy as np
 from nnopt_plugins.prune.criteria import Magnitude
 from nnopt_plugins.prune.edits import CutEdit
 from nnopt_plugins.prune.granularities import WeightGranularity
+from nnopt_plugins.prune.parts import Desk
 from nnopt_plugins.prune.source import Item, Scorer, Source, key_for
-from nnopt_plugins.prune.sweep import Desk
 
 from nnopt_cli import MemoryWeight, Model, Run, Weight
 from nnopt_cli.formats.checkpoint import Container
